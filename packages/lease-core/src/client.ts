@@ -208,6 +208,8 @@ export interface Client {
    * get hints about every lease, or none.
    */
   readonly unwatch?: ((lease: string, watcher: object) => void) | undefined
+  /** How long after a change its hints come, at the latest, in milliseconds. @default 0: as soon as the network carries them */
+  readonly hintDelayMs?: number | undefined
   /**
    * Reads how many are in the queue of a lease, or of the counted lease of a share. A waiter that died counts until the store has forgotten
    * it. Absent: the store keeps no queues.

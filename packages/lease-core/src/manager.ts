@@ -864,6 +864,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
         if (countedOf(lease) !== lease) inBackground(() => this.#client.unwatch?.(lease, watcher))
       },
       mustWatch: this.#client.unwatch !== undefined,
+      hintDelayMs: this.#client.hintDelayMs ?? 0,
       waiting: (request, position) => this.#reports.waiting(request, position),
       leaveQueue: (lease, ticket) => this.#leaveQueue(lease, ticket),
       holderHere: (lease) => {

@@ -8,18 +8,21 @@ type PassOver = (lease: string, place: number, before: unknown) => void
 export class PassingOver {
   readonly #clock: Clock
   readonly #passOver: PassOver
+  readonly #afterMs: number
   /** The last ticket notified, when, and what was known of the lease then. */
   readonly #due = new Map<string, { timer: Timer; place: number; toldMs: number; before: unknown }>()
 
-  constructor(clock: Clock, passOver: PassOver) {
+  /** @param hintDelayMs how long it may take until they are notified */
+  constructor(clock: Clock, hintDelayMs: number, passOver: PassOver) {
     this.#clock = clock
+    this.#afterMs = PASS_OVER_MS + hintDelayMs
     this.#passOver = passOver
   }
 
   told(lease: string, place: number, before: unknown): void {
     const toldMs = this.#clock.monotonic()
     const due = this.#due.get(lease)
-    if (due === undefined) this.#due.set(lease, { timer: this.#timer(lease, PASS_OVER_MS), place, toldMs, before })
+    if (due === undefined) this.#due.set(lease, { timer: this.#timer(lease, this.#afterMs), place, toldMs, before })
     else Object.assign(due, { place, toldMs, before })
   }
 
@@ -40,7 +43,7 @@ export class PassingOver {
     return this.#clock.setTimer(delayMs, () => {
       const due = this.#due.get(lease)
       if (due === undefined) return
-      const leftMs = due.toldMs + PASS_OVER_MS - this.#clock.monotonic()
+      const leftMs = due.toldMs + this.#afterMs - this.#clock.monotonic()
       if (leftMs > 0) due.timer = this.#timer(lease, leftMs)
       else {
         this.#due.delete(lease)

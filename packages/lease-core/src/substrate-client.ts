@@ -78,6 +78,7 @@ export class SubstrateClient implements Client {
   /** Emits warnings about the set-up of the store. */
   readonly events: LeaseEvents
   readonly store: StoreName | undefined
+  readonly hintDelayMs: Client['hintDelayMs']
   readonly unwatch: Client['unwatch']
   readonly counted: CountedClient | undefined
   readonly waiting: ((lease: string) => Promise<number>) | undefined
@@ -106,6 +107,7 @@ export class SubstrateClient implements Client {
     const { substrate, clock, events, requestTimeoutMs } = parseSubstrateClientOptions(options)
     this.#substrate = substrate
     this.store = substrate.store
+    this.hintDelayMs = substrate.hintDelayMs
     this.events = events ?? new LeaseEvents()
     this.#clock = clock ?? systemClock
     this.#time = elapsedTimeOf(this.#clock)
@@ -117,7 +119,7 @@ export class SubstrateClient implements Client {
     this.#trips = new RoundTrips(parts)
     this.#settlement = new Settlement({ ...parts, trips: this.#trips, mutex: this.#mutex })
     const { client } = this.#link
-    this.#passing = new PassingOver(this.#clock, (lease, place, before) => {
+    this.#passing = new PassingOver(this.#clock, substrate.hintDelayMs ?? 0, (lease, place, before) => {
       const known = this.#states.get(lease)
       if (known !== undefined && known !== before) return // somebody has come, by what was learned since
       this.#inTurn(lease, () => this.#sendOnce({ kind: 'passOver', lease, place }, () => this.#mutex.leave(lease)))

@@ -383,6 +383,11 @@ export interface Substrate {
   readonly page?: string | undefined
   /** Where its leases are. Events name it. */
   readonly store?: StoreName | undefined
+  /**
+   * How long after a change its hints come, at the latest, in milliseconds, in an adapter that reads again because its store sends nothing.
+   * Waiters that were notified have this long, and `PASS_OVER_MS` more, before they are passed over. @default 0
+   */
+  readonly hintDelayMs?: number | undefined
   /** Returns what is wrong with the connection, as far as is known, for the message of a call that had no answer. undefined: nothing is known. */
   trouble?(): unknown
   /**

@@ -70,6 +70,8 @@ export interface WaitQueueHost {
   unwatch(lease: string, watcher: LeaseWaiters): void
   /** Nobody is notified of a lease that is not watched, unless it has a ticket; and either must be renewed. */
   readonly mustWatch: boolean
+  /** How long it takes at most until waiters are notified of a vacancy. */
+  readonly hintDelayMs: number
   /** The waiter has another position in the queue than before. */
   waiting(request: WaitRequest, position: number): void
   leaveQueue(lease: string, ticket: Ticket): void
@@ -525,7 +527,8 @@ export class WaitQueue {
    * that was refused though nothing was in the way. The end of a Hold here, or a lapse, says nothing of that: there is more than one share.
    */
   #hadTheirTurn(queue: LeaseWaiters, nowMs: number): boolean {
-    const [toldMs = queue.misses > 0 ? queue.claim.sentMs : NEVER] = queue.openings
+    const { openings, misses, claim } = queue
+    const [toldMs = misses > 0 ? claim.sentMs + this.#host.hintDelayMs : NEVER] = openings
     return nowMs >= toldMs + this.#turnMs(queue)
   }
 
@@ -684,7 +687,9 @@ export class WaitQueue {
     for (const lease of queue.leases) {
       // Vacant, and yet refused: others were ahead in the queue, or it was another's at that moment.
       const pauseMs = queue.ticket.place > 0 && queue.misses <= 1 ? 1 : 1 + backoffMs(Math.max(1, queue.misses), restMs)
-      delayMs = Math.min(delayMs, (this.#untilLapseMs(lease, queue.claim) ?? pauseMs) + this.#turnMs(queue))
+      const untilOthersMs = queue.ticket.ahead > 0 ? this.#host.hintDelayMs : 0
+      const untilMs = this.#untilLapseMs(lease, queue.claim) ?? pauseMs + untilOthersMs
+      delayMs = Math.min(delayMs, untilMs + this.#turnMs(queue))
     }
     return Math.min(nowMs + delayMs, queue.claim.sentMs + restMs)
   }

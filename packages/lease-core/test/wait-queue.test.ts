@@ -26,6 +26,7 @@ function queueOf(
     watch: () => Promise.resolve(),
     unwatch: () => {},
     mustWatch: false,
+    hintDelayMs: 0,
     leaveQueue: () => {},
     waiting: () => {},
     holderHere: () => undefined,
@@ -45,6 +46,26 @@ function request(holder: string, wait: number | boolean = true): WaitRequest {
 }
 
 describe('WaitQueue', () => {
+  it('lets a waiter that met only those ahead claim again when they have been notified, however late hints come', async () => {
+    for (const hintDelayMs of [0, 5_000]) {
+      const { clock, queue, claims } = queueOf(({ holder }) => Promise.reject(new ErrClaimDenied('busy', { holder })), {
+        hintDelayMs,
+        acquire: (asked, _signal, ticket) => {
+          claims.push(asked.holder)
+          if (ticket !== undefined) Object.assign(ticket, { place: 2, ahead: 1 })
+          return Promise.reject(new ErrClaimDenied('others are ahead', { holder: asked.holder }))
+        },
+      })
+      track(queue.contend(request('a')).outcome)
+      await clock.settle()
+      for (let step = 0; step < 49; step++) await clock.advance(100)
+      expect(claims.length > 1).to.equal(hintDelayMs === 0)
+      for (let step = 0; step < 5; step++) await clock.advance(100)
+      expect(claims.length).to.be.greaterThan(1)
+      queue.close(new Error('over'))
+    }
+  })
+
   it('ends the wait of one whose own holder is refused the lease because it has it, and of no other', async () => {
     const { clock, queue, claims } = queueOf(({ holder }) =>
       Promise.reject(new ErrClaimDenied('held', { holder, currentHolder: 'a' })),

@@ -2,19 +2,24 @@
  * What each operation makes of the state that it found: a pure function. The substrate writes the state after it on condition that the item
  * still has the version that was found; where it has another one, it decides again.
  */
-import { countedOf, type ClaimOp, type ExtendOp, type Op, type ReleaseOp } from 'lease-core/adapter'
+import { countedOf, TOLD, type ClaimOp, type ExtendOp, type LeaveOp, type Op, type ReleaseOp } from 'lease-core/adapter'
 import type { State, Term } from './layout.ts'
+import { aheadOf, clientOf, queued, served, toldOf, waitersIn, type Queued } from './queue.ts'
 
 /** `after`: what to write first; undefined: nothing. `deleted`: the item is not needed any more. */
 export interface Decision {
   readonly outcome: 'granted' | 'refused' | 'late'
   readonly after?: State | 'deleted' | undefined
+  readonly queued?: Queued | undefined
+  /** Refused only because of those who wait: no term is in the way. */
+  readonly isVacant?: boolean | undefined
 }
 
 /** What a decision depends on, besides the state. */
 export interface DecisionContext {
   /** For the item and the term, if they are written. */
   readonly version: string
+  readonly client: string
   /** Whether the client has sent a later request whose epoch is higher: then this one must open nothing. */
   readonly isStale: boolean
   /** The wall clock, in milliseconds. Fencing tokens and the time to live depend on it, and what `maxSkewMs` takes over. */
@@ -35,7 +40,7 @@ export function decide(op: SingleOp, state: State, context: DecisionContext): De
   const { term, pins } = state
   switch (op.kind) {
     case 'claim':
-      return claimed(op, state, context) ?? granted(opened(op, state, nextToken(state, context), context))
+      return decideClaim(op, state, context)
     case 'extend': {
       if (term === undefined || !mayExtend(op, state)) return REFUSED
       if (op.value !== undefined && op.value !== term.value && context.isStale) return LATE
@@ -59,10 +64,45 @@ export function decide(op: SingleOp, state: State, context: DecisionContext): De
       return isLapsed(after, op.lapsed) ? vacated(op.lease, after, context) : granted(after)
     }
     case 'leave':
+      return decideLeave(op, state, context)
     case 'passOver':
       break
   }
-  return DONE
+  if (term !== undefined) return DONE
+  const waiters = waitersIn(state, context)
+  const queue = waiters.filter(({ place }) => place > op.place)
+  return requeued(state, { before: waiters, queue, isTold: true }, context)
+}
+
+function decideClaim(op: ClaimOp, state: State, context: DecisionContext): Decision {
+  const decision = claimed(op, state, context)
+  const isHeld = decision !== undefined
+  if (isHeld && decision.outcome !== 'refused') return decision
+  if (isHeld || (op.place === 0 && aheadOf(op, waitersIn(state, context)).length > 0)) {
+    return { outcome: 'refused', isVacant: !isHeld, ...queued(op, state, context, { isHeld }) }
+  }
+  const after = opened(op, state, nextToken(state, context), context)
+  return granted({ ...after, ...served(op, state, context) })
+}
+
+/** Of a counted lease it is found out later whether anybody is notified. */
+function decideLeave({ lease, place }: LeaveOp, state: State, context: DecisionContext): Decision {
+  const before = waitersIn(state, context)
+  const index = before.findIndex((ticket) => ticket.place === place && clientOf(ticket) === context.client)
+  if (index === -1) return DONE
+  const isTold = index < TOLD && state.term === undefined && countedOf(lease) === undefined
+  return requeued(state, { before, queue: before.toSpliced(index, 1), isTold }, context)
+}
+
+interface Requeued {
+  readonly before: State['queue']
+  readonly queue: State['queue']
+  readonly isTold: boolean
+}
+
+function requeued(state: State, { before, queue, isTold }: Requeued, { version }: DecisionContext): Decision {
+  const after = queue.length === before.length ? undefined : { ...state, version, queue }
+  return { outcome: 'granted', after, queued: { told: isTold ? toldOf(queue) : undefined } }
 }
 
 /** What becomes of a claim that opens no term; undefined: it may open one. */
@@ -140,7 +180,8 @@ function vacated(lease: string, state: State, context: DecisionContext): Decisio
   const isShare = countedOf(lease) !== undefined
   if (isShare && !state.keeps && state.pins.size === 0) return { outcome: 'granted', after: 'deleted' }
   const vacant: State = { ...state, version: context.version, term: undefined }
-  return granted(state.pins.size > 0 ? vacant : tombstoneOf(vacant, context))
+  const after = state.pins.size > 0 ? vacant : tombstoneOf(vacant, context)
+  return { ...granted(after), queued: { told: toldOf(waitersIn(state, context)) } }
 }
 
 /** A pin on what is absent leaves an item behind, so that a copy of it that comes late finds another version. */

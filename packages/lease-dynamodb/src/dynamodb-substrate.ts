@@ -22,6 +22,7 @@ import {
   unknown,
   warnOfNoHints,
   type Call,
+  type ClaimOp,
   type Counted,
   type Holding,
   type Op,
@@ -37,9 +38,11 @@ import { dynamoTrapdoor } from './guard.ts'
 import { Items } from './items.ts'
 import { ABSENT, holdingOf, nameOf, stateIn, type State } from './layout.ts'
 import { parseOptions, type DynamodbSubstrateOptions } from './options.ts'
-import { countedSightOf, PolledHints, sightOf, type Sight } from './polled-hints.ts'
+import { HINT_DELAY_MS, PolledHints, type Sight } from './polled-hints.ts'
+import { waitersIn } from './queue.ts'
 import { Requests, type Abortable } from './requests.ts'
-import { claimShare, countedIn, define, type Room, type SharesHost } from './shares.ts'
+import { claimShare, countedIn, define, passOver, toldIn, type Room, type SharesHost } from './shares.ts'
+import { sightOf, sightOfCounted } from './sights.ts'
 import { tableWarnings } from './table.ts'
 
 /** Each operation is a request of its own. At most as many are under way as the SDK has sockets, which is 50. */
@@ -82,7 +85,7 @@ export class DynamodbSubstrate implements Substrate {
       items: this.#items,
       read: (counted, call) => this.#room(counted, call),
       expire: async (lease, lapsed, call) =>
-        (await this.#applied({ kind: 'expire', lease, lapsed }, call)).outcome === 'granted',
+        (await this.#applied({ kind: 'expire', lease, lapsed }, call)).verdict.outcome === 'granted',
       settle: (lease, state, call) => this.#settled(lease, state, call),
     }
   }
@@ -95,26 +98,78 @@ export class DynamodbSubstrate implements Substrate {
     return limits
   }
 
+  get hintDelayMs(): number {
+    return HINT_DELAY_MS
+  }
+
   apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     this.#items.known.sent(call.client, call.epoch)
     return Promise.all(ops.map((op) => this.#verdict(op, call)))
   }
 
   async #verdict(op: Op, call: Call): Promise<Verdict> {
+    const hints = this.#hints.get(call.client)
     try {
       if (op.kind === 'define') return await define(op, call, this.#shares)
-      const isShare = op.kind === 'claim' && op.share !== undefined
-      const verdict = isShare ? await claimShare(op, call, this.#shares) : await this.#applied(op, call)
-      if (op.kind === 'claim' && op.place !== undefined) this.#waits(op.lease, verdict, call.client)
-      return verdict
+      const counted = countedOf(op.lease)
+      if (op.kind === 'passOver' && counted !== undefined) return await passOver(op, call, this.#shares)
+      if (op.kind === 'claim') return await this.#claim(op, call)
+      if (op.kind === 'leave') {
+        if (op.place === undefined) hints?.unwatch(op.lease)
+        else hints?.left(op.lease, op.place)
+        if (op.place === undefined) return granted(undefined)
+      } else if (op.kind !== 'extend') hints?.ends(op.lease)
+      const { verdict, state } = await this.#applied(op, call)
+      if (op.kind === 'extend' && verdict.outcome === 'granted') hints?.holds(op.lease, this.#sight(state))
+      const mayTell =
+        op.kind !== 'extend' && op.kind !== 'pin' && verdict.outcome === 'granted' && verdict.holding === undefined
+      if (!mayTell || counted === undefined || hints === undefined) return verdict
+      return { ...verdict, told: await this.#toldOf(counted, call) }
     } catch (error) {
       return isContended(error) ? contended : unknown(error)
     }
   }
 
-  async #applied(op: SingleOp, call: Call): Promise<Verdict> {
-    if (op.kind === 'leave' && op.place === undefined) this.#hints.get(call.client)?.unwatch(op.lease)
-    if (op.kind === 'leave' || op.kind === 'passOver') return granted(undefined)
+  /** Who waits for the room that is there now: those are passed over who do not come. Whoever fails to read it has vacated it all the same. */
+  async #toldOf(counted: string, call: Call): Promise<number | undefined> {
+    try {
+      const { queue } = await this.#items.fetch(counted, call)
+      if (queue.length === 0) return undefined
+      return toldIn(await this.#room(counted, call), { nowMs: this.#clock.now() })
+    } catch {
+      return undefined
+    }
+  }
+
+  async #claim(op: ClaimOp, call: Call): Promise<Verdict> {
+    const { share, place } = op
+    const name = share === undefined ? op.lease : (countedOf(op.lease) ?? op.lease)
+    let verdict: Verdict
+    let sight = (): Sight | undefined => undefined
+    if (share === undefined) {
+      const applied = await this.#applied(op, call)
+      verdict = applied.verdict
+      sight = () => this.#sight(applied.state)
+    } else {
+      const { verdict: decided, room } = await claimShare(op, call, this.#shares)
+      verdict = decided
+      if (room !== undefined) sight = () => sightOfCounted(room, this.#clock.now())
+    }
+    const hints = this.#hints.get(call.client) // those who have begun to listen in the meantime, too
+    if (hints === undefined) return verdict
+    const { outcome, ticket } = verdict
+    if (outcome === 'granted') {
+      if (place !== undefined && place > 0) hints.left(name, place)
+      hints.holds(op.lease, this.#sight(this.#items.known.get(op.lease)))
+    }
+    const seen = ticket === undefined ? undefined : sight()
+    if (ticket !== undefined && seen !== undefined) {
+      hints.waits(name, { place: ticket.place, weight: share?.weight ?? 1 }, seen)
+    }
+    return verdict
+  }
+
+  async #applied(op: SingleOp, call: Call): Promise<{ readonly verdict: Verdict; readonly state?: State }> {
     const { lease } = op
     const { known } = this.#items
     let state = known.get(lease)
@@ -126,19 +181,20 @@ export class DynamodbSubstrate implements Substrate {
       }
       const context = this.#items.context(call)
       const decision = decide(op, state, context)
-      if (decision.outcome === 'late') return late
+      if (decision.outcome === 'late') return { verdict: late }
       const { after } = decision
       if (after === undefined) {
-        if (isFresh && (await this.#settled(lease, state, call))) return verdictOf(decision, state)
+        if (isFresh && (await this.#settled(lease, state, call))) return { verdict: verdictOf(decision, state), state }
         state = isFresh ? known.get(lease) : undefined
         continue
       }
       const outcome = await this.#items.write({ lease, was: state.version, after }, call)
-      if (outcome.isDone) return verdictOf(decision, outcome.state ?? ABSENT)
+      if (outcome.isDone)
+        return { verdict: verdictOf(decision, outcome.state ?? ABSENT), state: outcome.state ?? ABSENT }
       state = outcome.state
       isFresh = true
     }
-    return contended
+    return { verdict: contended }
   }
 
   /** Sees to it that no write that was given up can still arrive. Returns false if the item has changed in the meantime. */
@@ -155,7 +211,7 @@ export class DynamodbSubstrate implements Substrate {
   ): Promise<ReadonlyMap<string, Holding>> {
     const holdings = new Map<string, Holding>()
     const states = await this.#read(leases, call)
-    for (const lease of watched) this.#hints.get(call.client)?.want(lease, sightOfState(states.get(lease)), 'watches')
+    for (const lease of watched) this.#hints.get(call.client)?.watches(lease, this.#sight(states.get(lease)))
     for (const [lease, state] of states) {
       const holding = holdingOf(state)
       if (holding !== undefined) holdings.set(lease, holding)
@@ -165,6 +221,10 @@ export class DynamodbSubstrate implements Substrate {
 
   async counted(lease: string, call: Call): Promise<Counted> {
     return countedIn(await this.#room(lease, call))
+  }
+
+  async waiting(lease: string, call: Call): Promise<number> {
+    return waitersIn(await this.#items.fetch(lease, call), { nowMs: this.#clock.now() }).length
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
@@ -186,10 +246,18 @@ export class DynamodbSubstrate implements Substrate {
     const own = (change: LeaseChange): void => listener(change)
     const options = {
       clock: this.#clock,
+      client,
       look: (leases: readonly string[] | undefined) => this.#look(leases),
       failed: warnOfNoHints((warning) => this.#onWarning?.(warning), explained),
     }
-    const hints = this.#hints.get(client) ?? new PolledHints(options, { all: client === undefined })
+    const hints = this.#hints.get(client) ?? new PolledHints(options)
+    if (client !== undefined && !this.#hints.has(client)) {
+      // Terms that it got before it began to listen.
+      for (const [lease, state] of this.#items.known.all()) {
+        const sight = this.#sight(state)
+        if (sight.isHeld && sight.maker === client) hints.holds(lease, sight)
+      }
+    }
     this.#hints.set(client, hints)
     hints.add(own)
     return () => {
@@ -198,12 +266,8 @@ export class DynamodbSubstrate implements Substrate {
     }
   }
 
-  /** From now on what the claim has met is looked at. */
-  #waits(lease: string, { outcome, holding, counted }: Verdict, client: string): void {
-    if (outcome !== 'refused') return
-    const hints = this.#hints.get(client)
-    if (counted !== undefined) hints?.want(countedOf(lease) ?? lease, countedSightOf(counted), 'waits')
-    else if (holding !== undefined) hints?.want(lease, sightOf(holding), 'waits')
+  #sight(state: State | undefined): Sight {
+    return sightOf(state, this.#clock.now())
   }
 
   async #look(leases: readonly string[] | undefined): Promise<ReadonlyMap<string, Sight>> {
@@ -221,10 +285,11 @@ export class DynamodbSubstrate implements Substrate {
       ])
       const standing = ([, state]: readonly [string, State]): boolean => !this.#items.isOver(state)
       const sights = new Map<string, Sight>()
+      const nowMs = this.#clock.now()
       for (const one of states)
-        sights.set(one[0], sightOfState(standing(one) ? one[1] : { ...one[1], term: undefined }))
+        sights.set(one[0], sightOf(standing(one) ? one[1] : { ...one[1], term: undefined }, nowMs))
       for (const [lease, { gate, shares }] of rooms) {
-        sights.set(lease, countedSightOf(countedIn({ gate, shares: new Map([...shares].filter(standing)) })))
+        sights.set(lease, sightOfCounted({ gate, shares: new Map([...shares].filter(standing)) }, nowMs))
       }
       return sights
     } finally {
@@ -270,11 +335,7 @@ export class DynamodbSubstrate implements Substrate {
 }
 
 /** @param state that which the operation has left, or found */
-function verdictOf({ outcome }: Decision, state: State): Verdict {
-  if (outcome === 'late') return late
-  return outcome === 'granted' ? granted(holdingOf(state)) : refused(holdingOf(state))
-}
-
-function sightOfState({ fencingToken, term }: State = ABSENT): Sight {
-  return sightOf({ fencingToken, holder: term?.holder, value: term?.value })
+function verdictOf({ outcome, isVacant, queued }: Decision, state: State): Verdict {
+  const holding = isVacant === true ? undefined : holdingOf(state)
+  return { ...(outcome === 'granted' ? granted(holding) : refused(holding)), ...queued }
 }

@@ -32,6 +32,7 @@ export class Items {
   context({ client, epoch }: Call): DecisionContext {
     return {
       version: `${this.#prefix}${(this.#versions++).toString(36)}`,
+      client,
       isStale: this.known.isStale(client, epoch),
       nowMs: this.#clock.now(),
       maxSkewMs: this.#maxSkewMs,

@@ -25,6 +25,11 @@ export class KnownItems {
     return this.#states.get(lease)
   }
 
+  /** By the lease. */
+  all(): Iterable<readonly [string, State]> {
+    return this.#states
+  }
+
   learn(lease: string, state: State): void {
     this.#states.delete(lease)
     this.#states.set(lease, state)

@@ -14,9 +14,12 @@
  *     w   (N)   weight of a share
  *     p   (L)   pins: entity, generation, entity, generation, …
  *     k   (BOOL) of a share: its item stays when it is vacant
+ *     t   (S)   queue: `place:weight:until:nonce` of each waiter, in the order of the places; until is in milliseconds since 1970
+ *     l   (N)   place of the latest ticket
+ *     s   (S)   `place:duration` of the latest grant, if a waiter with a ticket has it
  *     x   (N)   when DynamoDB may delete the item, in seconds since 1970: only of what is vacant (`tombstoneOf`)
  *
- * The item of a counted lease (`printers#`) decides each grant of a share. It has `v`, `tk` and `x`, and:
+ * The item of a counted lease (`printers#`) decides each grant of a share. It has `v`, `tk`, `t`, `l`, `s` and `x`, and:
  *
  *     c   (N)   capacity; absent: not defined
  *     g   (S)   generation of the definition; b (S): of the one before, if it is not defined any more; y (BOOL): made by a claim
@@ -60,8 +63,25 @@ export interface State {
   readonly definition: Definition | undefined
   /** The generation that was removed last, if the counted lease is not defined. */
   readonly before: readonly string[]
+  /** Of those who wait, in the order of the places; also those that have lapsed. */
+  readonly queue: readonly Ticket[]
+  /** The place of the latest ticket. */
+  readonly places: number
+  /** The grant of the latest term, if a waiter with a ticket has got it. */
+  readonly served: { readonly place: number; readonly durationMs: number } | undefined
   /** Of what is vacant, and of definitions that claims made; in seconds. */
   readonly expires: number | undefined
+}
+
+/** The ticket of one who waits. */
+export interface Ticket {
+  readonly place: number
+  /** Of the claim that got it. It begins with the name of its client. */
+  readonly nonce: string
+  /** Of the share that it asked for last; of a lease 1. */
+  readonly weight: number
+  /** By the wall clock. */
+  readonly untilMs: number
 }
 
 /** The capacity of a counted lease. */
@@ -82,18 +102,21 @@ export const ABSENT: State = {
   keeps: false,
   definition: undefined,
   before: [],
+  queue: [],
+  places: 0,
+  served: undefined,
   expires: undefined,
 }
 
 /** Every attribute but those of the key: a write replaces them all. */
-const ATTRIBUTES = ['v', 'tk', 'h', 'e', 'd', 'q', 'o', 'a', 'w', 'p', 'k', 'c', 'g', 'b', 'u', 'y', EXPIRES] as const
+const ATTRIBUTES = 'v tk h e d u q o a w p k t l s c g b y x'.split(' ')
 
 /** @throws StoreFailure the item was not written by this library */
 export function stateIn(item: Item | undefined): State {
   if (item === undefined) return ABSENT
-  const { v, tk, h, e, d, u, q, o, a, w, p, k, c, g, b, y, x } = item
-  const isText = [h, e, q, o, a, g, b].every((one) => one === undefined || one.S !== undefined)
-  const isNumber = [tk, d, u, w, c, x].every((one) => one === undefined || one.N !== undefined)
+  const { v, tk, h, e, d, u, q, o, a, w, p, k, t, l, s, c, g, b, y, x } = item
+  const isText = [h, e, q, o, a, t, s, g, b].every((one) => one === undefined || one.S !== undefined)
+  const isNumber = [tk, d, u, w, l, c, x].every((one) => one === undefined || one.N !== undefined)
   const isHeld =
     h === undefined || (e !== undefined && d !== undefined && u !== undefined && q !== undefined && tk !== undefined)
   const pins = p === undefined ? [] : p.L?.map((one) => one.S)
@@ -115,6 +138,12 @@ export function stateIn(item: Item | undefined): State {
     keeps: k?.BOOL === true,
     definition,
     before: (b?.S ?? '').split('|').filter((one) => one !== ''),
+    queue: textOf(t)
+      .split(' ')
+      .filter((one) => one !== '')
+      .map(ticketIn),
+    places: Number(l?.N ?? 0),
+    served: s?.S === undefined ? undefined : servedIn(s.S),
     expires: x?.N === undefined ? undefined : Number(x.N),
   }
 }
@@ -123,8 +152,18 @@ function textOf(attribute: AttributeValue | undefined): string {
   return attribute?.S ?? ''
 }
 
-function attributesOf(state: State): Partial<Record<(typeof ATTRIBUTES)[number], AttributeValue>> {
-  const { term, definition, pins, nonces, before, expires } = state
+function ticketIn(text: string): Ticket {
+  const [place, weight, untilMs, ...nonce] = text.split(':')
+  return { place: Number(place), weight: Number(weight), untilMs: Number(untilMs), nonce: nonce.join(':') }
+}
+
+function servedIn(text: string): State['served'] {
+  const [place, durationMs] = text.split(':')
+  return { place: Number(place), durationMs: Number(durationMs) }
+}
+
+function attributesOf(state: State): Readonly<Record<string, AttributeValue>> {
+  const { term, definition, pins, nonces, before, queue, places, served, expires } = state
   return {
     v: { S: state.version ?? '' },
     ...(state.fencingToken > 0n && { tk: { N: String(state.fencingToken) } }),
@@ -140,6 +179,11 @@ function attributesOf(state: State): Partial<Record<(typeof ATTRIBUTES)[number],
     ...(term?.weight !== undefined && { w: { N: String(term.weight) } }),
     ...(pins.size > 0 && { p: { L: [...pins].flat().map((one) => ({ S: one })) } }),
     ...(state.keeps && { k: { BOOL: true } }),
+    ...(queue.length > 0 && {
+      t: { S: queue.map(({ place, weight, untilMs, nonce }) => [place, weight, untilMs, nonce].join(':')).join(' ') },
+    }),
+    ...(places > 0 && { l: { N: String(places) } }),
+    ...(served && { s: { S: `${served.place}:${served.durationMs}` } }),
     ...(definition && { c: { N: String(definition.capacity) }, g: { S: definition.generation } }),
     ...(definition?.byUse && { y: { BOOL: true } }),
     ...(before.length > 0 && { b: { S: before.join('|') } }),

@@ -1,33 +1,59 @@
 /**
- * Hints without a push: what somebody waits for or watches is read again, with growing pauses.
+ * Hints without a push: what this client waits for, watches or holds is read again, and what it is to hear of it follows from what it finds.
  *
- *     asked for ──250 ms──▶ read ──375 ms──▶ read … ──5 s──▶ read …
+ *     asked for ──250 ms──▶ read ──375 ms──▶ read … ──1 s or 5 s──▶ read …
  *                              └─ it has changed: a hint, and the pauses begin again
  *
- * - Only what this client has asked for is read: leases whose claim was refused to a waiter, and leases that it watches. Who waits renews that
- *   with each claim; what is not renewed is forgotten after `INTEREST_MS`.
- * - One lease costs at most 20 reads in the first minute, and 12 in every later one, for any number of waiters in the process. Leases that are
- *   due at about the same time are read in one request.
+ * - One lease costs a process at most 65 reads a minute while a waiter of it is one of the first two in the queue, for then the pauses end at a
+ *   second; at most 20 in the first minute and 12 in every later one while it waits behind them, or watches; and 4 for a term that it holds and
+ *   does not renew: each renewal puts the next read off. Leases that are due at about the same time are read in one request.
  * - A change counts from the state that the waiter saw: a release before the first read is found by it. A term that came and went between two
  *   reads shows in the fencing token.
+ * - *Order.* The first in the queue finds a vacancy within a second, and hears of it at once. The second, which stands in for it, hears of it
+ *   `STAND_IN_MS` after it has found it: by then the first has claimed, or is dead. Those behind hear nothing.
+ * - What is not renewed is forgotten after `INTEREST_MS`.
  */
 import type { Clock, LeaseChange } from 'lease-core'
-import { INTEREST_MS, type Counted, type warnOfNoHints } from 'lease-core/adapter'
+import { INTEREST_MS, TOLD, type warnOfNoHints } from 'lease-core/adapter'
+import type { Ticket } from './layout.ts'
 
 /** What is compared of a lease, or of a counted lease with its shares. */
 export interface Sight {
+  /** Of the latest term; of a counted lease of the latest share. */
+  readonly fencingToken: bigint
   /** Differs after each term, and after each change of a value. */
   readonly content: string
-  /** Whether nobody who waits can find it open. */
   readonly isHeld: boolean
+  /** Whether the first in the queue can have it. */
+  readonly isOpen: boolean
+  /** If it is open: with another one, the first in the queue are notified again. */
+  readonly version: string
+  readonly queue: readonly Pick<Ticket, 'place' | 'weight'>[]
+  /** Waiters that want more wait in vain. */
+  readonly capacity: number
+  /** The latest grant, if a waiter got it. */
+  readonly served: { readonly place: number; readonly durationMs: number } | undefined
+  /** The client that opened the latest term, or adopted it. */
+  readonly maker: string | undefined
 }
 
 /** How sights are made, and what is done with them. */
 export interface PolledHintsOptions {
   readonly clock: Clock
+  /** Whose hints these are; undefined: of all of the namespace, for as long as somebody listens. */
+  readonly client: string | undefined
   /** Looks at these leases; undefined: at all of the namespace. Those that are not in the answer are vacant. */
   readonly look: (leases: readonly string[] | undefined) => Promise<ReadonlyMap<string, Sight>>
   readonly failed: ReturnType<typeof warnOfNoHints>
+}
+
+interface OwnTicket {
+  weight: number
+  untilMs: number
+  /** The version for which it was notified last. */
+  told: string | undefined
+  /** Whether it was found to be out of the queue. */
+  isOut: boolean
 }
 
 interface Interest {
@@ -35,16 +61,39 @@ interface Interest {
   seen: ReadonlyMap<string, Sight> | undefined
   pauseMs: number
   dueMs: number
-  /** Until when it is remembered of those who wait, and of those who watch. */
-  readonly untilMs: { waits: number; watches: number }
+  watchedUntilMs: number
+  /** By the place. */
+  readonly tickets: Map<number, OwnTicket>
+  /** The token of the term that this client has. */
+  held: bigint | undefined
+  /** Since when it is open for the one that is first in the queue. */
+  open: { readonly first: number; readonly sinceMs: number } | undefined
 }
 
 const FIRST_PAUSE_MS = 250
+/** Of the first in the queue, and of the one that stands in for it. */
+const LONGEST_FIRST_PAUSE_MS = 1_000
 const LONGEST_PAUSE_MS = 5_000
+/** Of a term that this client holds. */
+const HELD_PAUSE_MS = 15_000
+/** The first in the queue has this long to read, and to claim, before the second claims in its stead. */
+const STAND_IN_MS = 1_500
+/** How long after a vacancy the first two of those who wait have been notified of it, at the latest, if a read takes a second. */
+export const HINT_DELAY_MS: number = LONGEST_PAUSE_MS + STAND_IN_MS + 1_000
 /** What is due so soon after another is read with it. */
 const TOGETHER_MS = 100
 /** Of what was never claimed. */
-const VACANT: Sight = sightOf({ fencingToken: 0n })
+export const VACANT: Sight = {
+  fencingToken: 0n,
+  content: '0\n\n',
+  isHeld: false,
+  isOpen: true,
+  version: '',
+  queue: [],
+  capacity: Number.POSITIVE_INFINITY,
+  served: undefined,
+  maker: undefined,
+}
 /** Stands for all leases of the namespace. */
 const ALL = ''
 
@@ -56,10 +105,9 @@ export class PolledHints {
   #failures = 0
   #isLooking = false
 
-  /** @param all whether all of the namespace is of interest, for as long as somebody listens */
-  constructor(options: PolledHintsOptions, { all }: { readonly all: boolean }) {
+  constructor(options: PolledHintsOptions) {
     this.#options = options
-    if (all) this.#interests.set(ALL, this.#interest(undefined, Number.POSITIVE_INFINITY))
+    if (options.client === undefined) this.#interest(ALL, undefined).watchedUntilMs = Number.POSITIVE_INFINITY
   }
 
   get isUsed(): boolean {
@@ -78,58 +126,114 @@ export class PolledHints {
     this.#schedule()
   }
 
-  /** Looks at this lease from now on. @param sight as its waiter, or who watches it, has seen it */
-  want(lease: string, sight: Sight, why: 'waits' | 'watches'): void {
-    const interest = this.#interests.get(lease) ?? this.#interest(new Map([[lease, sight]]))
-    interest.untilMs[why] = this.#options.clock.monotonic() + INTEREST_MS
-    this.#interests.set(lease, interest)
-    this.#schedule()
+  /** Looks for this waiter from now on, which has another ticket now or the same. @param sight as it has seen the lease */
+  waits(lease: string, { place, weight }: Pick<Ticket, 'place' | 'weight'>, sight: Sight): void {
+    const interest = this.#interest(lease, sight)
+    const untilMs = this.#nowMs + INTEREST_MS
+    interest.tickets.set(place, { told: undefined, isOut: false, ...interest.tickets.get(place), weight, untilMs })
+    if (isFirst(sight, place)) interest.dueMs = Math.min(interest.dueMs, this.#nowMs + LONGEST_FIRST_PAUSE_MS)
+    this.#scheduleAt(interest.dueMs)
+  }
+
+  /** This waiter is out of the queue, or has what it waited for. */
+  left(lease: string, place: number): void {
+    this.#interests.get(lease)?.tickets.delete(place)
+  }
+
+  /** @param sight as the one that watches has seen it */
+  watches(lease: string, sight: Sight): void {
+    const interest = this.#interest(lease, sight)
+    interest.watchedUntilMs = this.#nowMs + INTEREST_MS
+    this.#scheduleAt(interest.dueMs)
   }
 
   /** Nobody watches this lease any more. */
   unwatch(lease: string): void {
     const interest = this.#interests.get(lease)
-    if (interest !== undefined) interest.untilMs.watches = 0
+    if (interest !== undefined) interest.watchedUntilMs = 0
   }
 
-  #interest(seen: Interest['seen'], untilMs: number = 0): Interest {
-    const dueMs = this.#options.clock.monotonic() + FIRST_PAUSE_MS
-    return { seen, pauseMs: FIRST_PAUSE_MS, dueMs, untilMs: { waits: 0, watches: untilMs } }
+  /** This client has written that it has the lease. */
+  holds(lease: string, sight: Sight): void {
+    const interest = this.#interest(lease, sight)
+    interest.held = sight.fencingToken
+    if (!isUrgent(interest, this.#nowMs)) interest.dueMs = this.#nowMs + HELD_PAUSE_MS
+    this.#scheduleAt(interest.dueMs)
+  }
+
+  /** This client ends the term itself. */
+  ends(lease: string): void {
+    const interest = this.#interests.get(lease)
+    if (interest !== undefined) interest.held = undefined
+  }
+
+  get #nowMs(): number {
+    return this.#options.clock.monotonic()
+  }
+
+  #interest(lease: string, sight: Sight | undefined): Interest {
+    const known = this.#interests.get(lease)
+    const seen = sight === undefined ? undefined : new Map([[lease, sight]])
+    if (known !== undefined && (isUrgent(known, this.#nowMs) || known.held !== undefined)) {
+      // One that watches hears of everything since the state that it saw.
+      if (known.watchedUntilMs < this.#nowMs) known.seen = seen
+      return known
+    }
+    const interest: Interest = {
+      seen,
+      pauseMs: FIRST_PAUSE_MS,
+      dueMs: this.#nowMs + FIRST_PAUSE_MS,
+      watchedUntilMs: 0,
+      tickets: new Map(),
+      held: undefined,
+      open: undefined,
+    }
+    this.#interests.set(lease, interest)
+    return interest
+  }
+
+  #scheduleAt(dueMs: number): void {
+    if (!this.isUsed || this.#isLooking || (this.#timer !== undefined && this.#timer.atMs <= dueMs)) return
+    this.#timer?.cancel()
+    const timer = this.#options.clock.setTimer(Math.max(0, dueMs - this.#nowMs), () => void this.#wake())
+    this.#timer = { atMs: dueMs, cancel: () => timer.cancel() }
   }
 
   #schedule(): void {
-    const first =
-      this.isUsed && !this.#isLooking ? Math.min(...[...this.#interests.values()].map(({ dueMs }) => dueMs)) : Infinity
-    if (this.#timer?.atMs === first) return
     this.#timer?.cancel()
     this.#timer = undefined
-    if (first === Number.POSITIVE_INFINITY) return
-    const { clock } = this.#options
-    const timer = clock.setTimer(Math.max(0, first - clock.monotonic()), () => void this.#wake())
-    this.#timer = { atMs: first, cancel: () => timer.cancel() }
+    let first = Number.POSITIVE_INFINITY
+    for (const { dueMs } of this.#interests.values()) first = Math.min(first, dueMs)
+    if (first !== Number.POSITIVE_INFINITY) this.#scheduleAt(first)
   }
 
   async #wake(): Promise<void> {
     this.#timer = undefined
-    const nowMs = this.#options.clock.monotonic()
-    for (const [lease, { untilMs }] of this.#interests) {
-      if (Math.max(untilMs.waits, untilMs.watches) < nowMs) this.#interests.delete(lease)
+    const nowMs = this.#nowMs
+    for (const [lease, interest] of this.#interests) {
+      for (const [place, { untilMs }] of interest.tickets) if (untilMs < nowMs) interest.tickets.delete(place)
+      if (!isUrgent(interest, nowMs) && interest.held === undefined) this.#interests.delete(lease)
     }
     const due = [...this.#interests].filter(([, { dueMs }]) => dueMs <= nowMs + TOGETHER_MS)
     this.#isLooking = true
     try {
       const leases = due.flatMap(([lease]) => (lease === ALL ? [] : [lease]))
       const all = due.some(([lease]) => lease === ALL)
-      if (due.length > 0) this.#compare(due, await this.#options.look(all ? undefined : leases))
+      if (due.length > 0) this.#found(due, await this.#options.look(all ? undefined : leases))
       this.#failures = 0
     } catch (error) {
       this.#options.failed(error, ++this.#failures)
     }
     this.#isLooking = false
-    const afterMs = this.#options.clock.monotonic()
-    for (const [, interest] of due) {
-      interest.dueMs = afterMs + interest.pauseMs
-      interest.pauseMs = Math.min(LONGEST_PAUSE_MS, interest.pauseMs * 1.5)
+    const afterMs = this.#nowMs
+    for (const [lease, interest] of due) {
+      const { open, tickets, seen } = interest
+      const isNext = [...tickets.keys()].some((place) => isFirst(seen?.get(lease), place))
+      interest.pauseMs = Math.min(interest.pauseMs, isNext ? LONGEST_FIRST_PAUSE_MS : LONGEST_PAUSE_MS)
+      interest.dueMs = afterMs + (isUrgent(interest, afterMs) ? interest.pauseMs : HELD_PAUSE_MS)
+      const standInMs = open === undefined ? 0 : open.sinceMs + STAND_IN_MS
+      if (isNext && standInMs > afterMs) interest.dueMs = Math.min(interest.dueMs, standInMs)
+      interest.pauseMs *= 1.5
     }
     this.#schedule()
   }
@@ -138,43 +242,70 @@ export class PolledHints {
     for (const listener of [...listeners]) if (this.#listeners.has(listener)) listener(change)
   }
 
-  #compare(due: readonly (readonly [string, Interest])[], found: ReadonlyMap<string, Sight>): void {
+  #found(due: readonly (readonly [string, Interest])[], found: ReadonlyMap<string, Sight>): void {
     for (const [lease, interest] of due) {
       const { seen } = interest
       const now = lease === ALL ? found : new Map([[lease, found.get(lease) ?? VACANT]])
       interest.seen = now
       if (seen === undefined) this.#tell({ kind: 'resync' })
-      const names = new Set(seen === undefined ? [] : [...seen.keys(), ...now.keys()])
-      let changed = false
-      for (const name of names) {
-        const change = changeOf(name, seen?.get(name) ?? VACANT, now.get(name) ?? VACANT)
-        if (change === undefined) continue
-        changed = true
-        this.#tell(change)
+      for (const name of new Set(seen === undefined ? [] : [...seen.keys(), ...now.keys()])) {
+        const [before, after] = [seen?.get(name) ?? VACANT, now.get(name) ?? VACANT]
+        const isNew = before.content !== after.content
+        if (isNew) interest.pauseMs = FIRST_PAUSE_MS
+        const change = isNew ? this.#changeFor(interest, name, after) : undefined
+        if (change !== undefined) this.#tell(change)
+        if (lease === ALL) this.#tellGrant(name, before, after)
+        else this.#tellWaiters(lease, interest, before, after)
       }
-      if (changed) interest.pauseMs = FIRST_PAUSE_MS
+    }
+  }
+
+  /** What those hear who watch, or whose term was ended. */
+  #changeFor(interest: Interest, lease: string, after: Sight): LeaseChange | undefined {
+    const { held, watchedUntilMs } = interest
+    const isWatched = watchedUntilMs >= this.#nowMs
+    const isOwn = after.isHeld && after.fencingToken === held
+    if (held !== undefined && !(isOwn && after.maker === this.#options.client)) interest.held = undefined
+    // A term that another client has adopted is that client's.
+    const isAdopted = after.fencingToken === held && after.maker !== this.#options.client
+    if (held !== undefined && !isOwn && !isAdopted) return { kind: 'vacated', lease }
+    return isWatched ? { kind: after.isHeld ? 'changed' : 'vacated', lease } : undefined
+  }
+
+  #tellGrant(lease: string, before: Sight, { fencingToken, isHeld, served }: Sight): void {
+    if (served === undefined || !isHeld || before.fencingToken === fencingToken) return
+    this.#tell({ kind: 'taken', lease, ...served })
+  }
+
+  #tellWaiters(lease: string, interest: Interest, before: Sight, after: Sight): void {
+    const { isOpen, queue, served, version, capacity } = after
+    const [first] = queue
+    if (!isOpen || first === undefined) interest.open = undefined
+    else if (interest.open?.first !== first.place) interest.open = { first: first.place, sinceMs: this.#nowMs }
+    const standsInMs = (interest.open?.sinceMs ?? 0) + STAND_IN_MS
+    for (const [place, ticket] of interest.tickets) {
+      const ahead = queue.findIndex((one) => one.place === place)
+      // It waits in vain, or was passed over: with its next claim it learns that, or is back at its place.
+      const isOut = ahead === -1
+      if (isOut && ticket.weight <= capacity && ticket.isOut) continue
+      ticket.isOut = isOut
+      const isTurn = isOpen && (ahead === 0 || (ahead > 0 && ahead < TOLD && this.#nowMs >= standsInMs))
+      if (isOut || isTurn) {
+        if (ticket.told !== version) this.#tell({ kind: 'vacated', lease, to: { place, ahead: Math.max(0, ahead) } })
+        ticket.told = version
+      } else if (!isOpen && served !== undefined && ahead === 0 && before.fencingToken !== after.fencingToken) {
+        this.#tell({ kind: 'taken', lease, ...served, to: { place, ahead } })
+      }
     }
   }
 }
 
-function changeOf(lease: string, before: Sight, now: Sight): LeaseChange | undefined {
-  if (before.content === now.content) return undefined
-  return { kind: now.isHeld ? 'changed' : 'vacated', lease }
+/** Whether this one is among those who are notified of a vacancy. */
+function isFirst(sight: Sight | undefined, place: number): boolean {
+  return sight?.queue.slice(0, TOLD).some((ticket) => ticket.place === place) === true
 }
 
-/** Of a lease. @param found its latest token and what of its term is news; the state and the holding have both */
-export function sightOf({ fencingToken, holder, value }: Seen): Sight {
-  return { content: [String(fencingToken), holder ?? '', value ?? ''].join('\n'), isHeld: holder !== undefined }
-}
-
-/** Of a counted lease. */
-export function countedSightOf({ generation, shares }: Counted): Sight {
-  const parts = [...shares].map(([name, { fencingToken }]) => `${name} ${fencingToken}`).toSorted()
-  return { content: [generation ?? '', ...parts].join('\n'), isHeld: false }
-}
-
-interface Seen {
-  readonly fencingToken: bigint
-  readonly holder?: string | undefined
-  readonly value?: string | undefined
+/** Whether somebody waits or watches. */
+function isUrgent({ tickets, watchedUntilMs }: Interest, nowMs: number): boolean {
+  return tickets.size > 0 || watchedUntilMs >= nowMs
 }

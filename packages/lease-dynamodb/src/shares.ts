@@ -4,6 +4,7 @@
  * - A grant writes both in one transaction, on condition that neither has changed since all shares were read. So what was read still counts:
  *   every other grant and every definition changes the counted lease, and all else only makes room.
  * - A release writes the item of the share alone.
+ * - The queue is in the item of the counted lease, so no grant overtakes one that has entered it.
  */
 import {
   contended,
@@ -16,11 +17,13 @@ import {
   type ClaimOp,
   type Counted,
   type DefineOp,
+  type PassOverOp,
   type Verdict,
 } from 'lease-core/adapter'
-import { claimed, isLapsed, isOver, nextToken, opened, tombstoneOf } from './decide.ts'
+import { claimed, isLapsed, isOver, nextToken, opened, tombstoneOf, type DecisionContext } from './decide.ts'
 import type { Items } from './items.ts'
-import { ABSENT, holdingOf, type Definition, type State } from './layout.ts'
+import { ABSENT, holdingOf, type Definition, type State, type Ticket } from './layout.ts'
+import { aheadOf, queued, served, toldOf, waitersIn } from './queue.ts'
 
 /** What this needs of the substrate. */
 export interface SharesHost {
@@ -45,10 +48,16 @@ const MOST_ROUNDS = 8
 /** How many that have lapsed one claim ends at once. */
 const MOST_EXPIRED = 25
 
-export async function claimShare(op: ClaimOp, call: Call, host: SharesHost): Promise<Verdict> {
+/** A verdict, and what it was decided on. */
+export interface Decided {
+  readonly verdict: Verdict
+  readonly room?: Room | undefined
+}
+
+export async function claimShare(op: ClaimOp, call: Call, host: SharesHost): Promise<Decided> {
   const { lease, share } = op
   const name = countedOf(lease)
-  if (share === undefined || name === undefined) return refused(undefined)
+  if (share === undefined || name === undefined) return { verdict: refused(undefined) }
   const { items } = host
   for (let round = 0; round < MOST_ROUNDS; round++) {
     // Known before the shares are read: a grant in between changes it, and then the transaction fails.
@@ -61,12 +70,13 @@ export async function claimShare(op: ClaimOp, call: Call, host: SharesHost): Pro
     const own = shares.get(lease) ?? ABSENT
     const context = items.context(call)
     const decision = claimed(op, own, context)
-    if (decision?.outcome === 'late') return late
-    if (decision?.outcome === 'refused')
-      return (await host.settle(lease, own, call)) ? refused(holdingOf(own)) : contended
+    if (decision?.outcome === 'late') return { verdict: late }
+    if (decision?.outcome === 'refused') {
+      return { verdict: (await host.settle(lease, own, call)) ? refused(holdingOf(own)) : contended }
+    }
     if (decision?.after !== undefined && decision.after !== 'deleted') {
       const again = await items.write({ lease, was: own.version, after: decision.after }, call)
-      if (again.isDone) return granted(holdingOf(again.state ?? decision.after))
+      if (again.isDone) return { verdict: granted(holdingOf(again.state ?? decision.after)) }
       continue
     }
     const definition = gate.definition ?? definedBy(op)
@@ -74,30 +84,104 @@ export async function claimShare(op: ClaimOp, call: Call, host: SharesHost): Pro
     const isOut = ([other, state]: readonly [string, State]): boolean =>
       isLapsed(state, share.lapsed.get(other)) || isOver(state, context)
     const lapsed = others.filter(isOut)
-    const standing = others.filter((one) => !isOut(one))
-    const weight = standing.reduce((sum, [, { term }]) => sum + (term?.weight ?? 0), 0)
     const { capacity } = definition ?? {}
-    const isRefused =
-      capacity === undefined || (share.capacity ?? capacity) !== capacity || weight + share.weight > capacity
-    if (isRefused) {
-      const counted = countedIn({ gate, shares })
-      return (await host.settle(lease, own, call)) ? { ...refused(undefined), counted } : contended
-    }
-    if (lapsed.length > 0) {
+    const left = (capacity ?? 0) - weightOf(others.filter((one) => !isOut(one)))
+    const isNever = capacity === undefined || (share.capacity ?? capacity) !== capacity || share.weight > capacity
+    const isFull = isNever || share.weight > left
+    if (lapsed.length > 0 && !isFull) {
       const ends = lapsed.slice(0, MOST_EXPIRED)
       await Promise.all(ends.map(([other, { term }]) => host.expire(other, term?.version ?? '', call)))
       if (lapsed.length > ends.length) round-- // each round ends some of them
       continue
     }
+    const ahead = aheadOf(op, waitersIn(gate, context))
+    const isNext = ahead.length <= share.passing && ahead.every(({ weight }) => weight <= left)
+    if (isFull || !isNext) {
+      const room = { gate: { ...gate, definition }, shares }
+      const refusal = isNever ? { verdict: refused(undefined) } : refusalOf(op, room, context, { ahead, left })
+      const after = 'after' in refusal ? refusal.after : undefined
+      if (after === undefined) {
+        const verdict = { ...refusal.verdict, counted: countedIn({ gate, shares }) }
+        return (await host.settle(lease, own, call)) ? { verdict, room } : { verdict: contended }
+      }
+      if (!(await items.write({ lease: name, was: gate.version, after }, call)).isDone) continue
+      const found = { gate: after, shares }
+      return { verdict: { ...refusal.verdict, counted: countedIn(found) }, room: found }
+    }
     const fencingToken = nextToken(gate, context)
-    const next = openedGate({ ...gate, version: context.version, fencingToken, definition }, op, context)
+    const next = openedGate(
+      { ...gate, version: context.version, fencingToken, definition, ...served(op, gate, context) },
+      op,
+      context,
+    )
+    const opens = opened(op, own, fencingToken, context)
     const writes = [
       { lease: name, was: gate.version, after: next },
-      { lease, was: own.version, after: opened(op, own, fencingToken, context) },
+      { lease, was: own.version, after: opens },
     ]
     const [ofGate, ofShare] = await items.transact(writes, call)
-    if (ofGate?.isDone && ofShare?.isDone) return granted(holdingOf(ofShare.state ?? ABSENT))
+    if (ofGate?.isDone && ofShare?.isDone) {
+      const told = toldIn({ gate: next, shares: new Map([...shares, [lease, opens]]) }, context)
+      return { verdict: { ...granted(holdingOf(ofShare.state ?? ABSENT)), told } }
+    }
     if (ofGate?.state === undefined) await items.fetch(name, call)
+  }
+  return { verdict: contended }
+}
+
+interface InTheWay {
+  readonly ahead: readonly Ticket[]
+  /** The room that there is. */
+  readonly left: number
+}
+
+/** Of a claim that a wait may make granted. One that meets only tickets makes sure that those who have them are notified. */
+function refusalOf(
+  op: ClaimOp,
+  room: Room,
+  context: DecisionContext,
+  { ahead, left }: InTheWay,
+): { readonly after?: State | undefined; readonly verdict: Verdict } {
+  const { place, share } = op
+  const { gate } = room
+  const isHeld = (share?.weight ?? 1) > left
+  const { after, queued: more } = queued(op, gate, context, { isHeld })
+  const verdict = { ...refused(undefined), ...more }
+  if (isHeld || !fitsFirst(room, context)) return { after, verdict }
+  if (place === 0) return { after, verdict: { ...verdict, told: toldOf(ahead) } }
+  // In another version, the first of those who wait are notified again.
+  const again = { ...(after ?? gate), version: context.version }
+  return { after: again, verdict: { ...verdict, told: toldOf(waitersIn(again, context)) } }
+}
+
+/** Whether there is room for the first of those who wait. */
+export function fitsFirst({ gate, shares }: Room, context: Pick<DecisionContext, 'nowMs'>): boolean {
+  const [first] = waitersIn(gate, context)
+  return first !== undefined && weightOf(shares) + first.weight <= (gate.definition?.capacity ?? 0)
+}
+
+/** The last of those who are notified, if there is room for the first. */
+export function toldIn(room: Room, context: Pick<DecisionContext, 'nowMs'>): number | undefined {
+  return fitsFirst(room, context) ? toldOf(waitersIn(room.gate, context)) : undefined
+}
+
+function weightOf(shares: Iterable<readonly [string, State]>): number {
+  let sum = 0
+  for (const [, { term }] of shares) sum += term?.weight ?? 0
+  return sum
+}
+
+/** Those with tickets up to this one leave the queue, if there is room for the first of them. */
+export async function passOver({ lease, place }: PassOverOp, call: Call, host: SharesHost): Promise<Verdict> {
+  const { items } = host
+  for (let round = 0; round < MOST_ROUNDS; round++) {
+    const { gate, shares } = await host.read(lease, call)
+    const context = items.context(call)
+    if (!fitsFirst({ gate, shares }, context)) return granted(undefined)
+    const queue = waitersIn(gate, context).filter((ticket) => ticket.place > place)
+    const after = { ...gate, version: context.version, queue }
+    if (!(await items.write({ lease, was: gate.version, after }, call)).isDone) continue
+    return { ...granted(undefined), told: toldIn({ gate: after, shares }, context) }
   }
   return contended
 }
@@ -118,13 +202,16 @@ export async function define(op: DefineOp, call: Call, host: SharesHost): Promis
     if (present !== from) {
       return (await host.settle(lease, gate, call)) ? { ...refused(undefined), counted: countedIn(room) } : contended
     }
-    const bare: State = { ...gate, version: context.version, expires: undefined }
+    // Those who can get no share any more are in nobody's way.
+    const queue = waitersIn(gate, context).filter(({ weight }) => weight <= (capacity ?? 0))
+    const bare: State = { ...gate, version: context.version, queue, expires: undefined }
     const after: State =
       capacity === undefined
         ? tombstoneOf({ ...bare, definition: undefined, before: [present ?? '-', generation] }, context)
         : { ...bare, definition: { capacity, generation, byUse: false } }
     const outcome = await items.write({ lease, was: gate.version, after }, call)
-    if (outcome.isDone) return { ...granted(undefined), counted: countedIn({ gate: after, shares: room.shares }) }
+    const found = { gate: after, shares: room.shares }
+    if (outcome.isDone) return { ...granted(undefined), counted: countedIn(found), told: toldIn(found, context) }
   }
   return contended
 }
@@ -144,7 +231,7 @@ function definedBy({ nonce, share }: ClaimOp): Definition | undefined {
 }
 
 /** A definition that a claim made may be forgotten some time after the last grant. */
-function openedGate(gate: State, { durationMs }: ClaimOp, context: Parameters<typeof tombstoneOf>[1]): State {
+function openedGate(gate: State, { durationMs }: ClaimOp, context: DecisionContext): State {
   return gate.definition?.byUse === true
     ? tombstoneOf(gate, context, durationMs + DEFINITION_MS)
     : { ...gate, expires: undefined }

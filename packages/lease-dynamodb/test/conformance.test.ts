@@ -30,7 +30,7 @@ describe('lease-dynamodb on a local server', () => {
   const requestTimeout = 30_000
   const harness: Harness = {
     name: 'DynamoDB',
-    supports: { notifications: true, shares: true, serverClock: false },
+    supports: { notifications: true, queues: true, addressed: true, shares: true, serverClock: false },
     unitMs: 250,
     sleep,
     open: async (namespace) =>

@@ -69,7 +69,7 @@ export class Process {
           : method.bind(target)
       },
     })
-    this.manager = new Manager({ client: this.client, clock: store.clock, maxSleep: store.maxSleep })
+    this.manager = new Manager({ client: this.client, clock: store.clock })
   }
 
   get sent(): number {

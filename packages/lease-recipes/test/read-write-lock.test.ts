@@ -5,7 +5,7 @@ import { ReadWriteLock, type Lock, type ReadWriteLockOptions } from '#src/read-w
 import { ErrLimitMismatch } from '#src/semaphore.ts'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { refusal, renewedThrice, renewingEvery } from './store-events.ts'
-import { inOrderOn, stores } from './stores.ts'
+import { stores } from './stores.ts'
 
 for (const store of stores('postgres')) {
   describe(`Read-write lock on ${store.name}`, () => {
@@ -16,7 +16,6 @@ for (const store of stores('postgres')) {
     /** Of locks that are not to lapse, however slow the machine. */
     const lasting = 1000 * duration
     const wait = false
-    const inOrder = inOrderOn(store)
     let bench: Bench
     let here: Process
     let there: Process
@@ -158,7 +157,7 @@ for (const store of stores('postgres')) {
       expect(writer.held).to.equal(true)
     })
 
-    inOrder('DLM-4: a waiting writer is not starved by readers who keep coming', async () => {
+    it('DLM-4: a waiting writer is not starved by readers who keep coming', async () => {
       const stop = new AbortController()
       const reading = [a, b].flatMap((lock, process) =>
         [0, 1].map(async (index) => {
@@ -181,7 +180,7 @@ for (const store of stores('postgres')) {
       await bench.within(over)
     }).timeout(300_000) // where a hint is lost, a wait goes on for `maxSleep`, a minute
 
-    inOrder('DLM-4: readers and writers are served first come, first served', async () => {
+    it('DLM-4: readers and writers are served first come, first served', async () => {
       const readers = await bench.within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))
       const order: string[] = []
       const waiting: Promise<unknown>[] = []
@@ -204,7 +203,7 @@ for (const store of stores('postgres')) {
       expect(order.filter((mode) => mode === 'write').length).to.equal(2)
     })
 
-    inOrder('DLM-4: two writers that lock in a loop hand the lock over at once', async () => {
+    it('DLM-4: two writers that lock in a loop hand the lock over at once', async () => {
       const beganMs = store.clock.monotonic()
       const rounds = 10
       const work = async (lock: ReadWriteLock, holder: string): Promise<void> => {
@@ -291,7 +290,7 @@ for (const store of stores('postgres')) {
       expect(writer.held).to.equal(true)
     })
 
-    inOrder('DLM-7: a writer that gives up lets readers in again', async () => {
+    it('DLM-7: a writer that gives up lets readers in again', async () => {
       const reader = await bench.within(a.rlock('x'))
       const interrupted = new AbortController()
       const refused = refusal(there.manager)

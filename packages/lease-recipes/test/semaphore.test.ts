@@ -4,7 +4,7 @@ import { TestClock } from 'lease-core/testing'
 import { ErrLimitMismatch, ErrNoSemaphore, Semaphores, type Permit, type SemaphoresOptions } from '#src/semaphore.ts'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { refusal, renewedThrice, renewingEvery } from './store-events.ts'
-import { inOrderOn, stores } from './stores.ts'
+import { stores } from './stores.ts'
 
 for (const store of stores('etcd')) {
   describe(`Semaphore on ${store.name}`, () => {
@@ -14,7 +14,6 @@ for (const store of stores('etcd')) {
     /** Of permits that are to lapse in the course of a test. */
     const brief = 2 * store.unitMs
     const long = 1000 * timeout
-    const inOrder = inOrderOn(store)
     let bench: Bench
     let here: Process
     let there: Process
@@ -500,7 +499,7 @@ for (const store of stores('etcd')) {
       expect(other.problems[0]?.rule).to.equal('must be 2, as of the share that "y" has already')
     })
 
-    inOrder('one that wants many permits is not overtaken by those that want few', async () => {
+    it('one that wants many permits is not overtaken by those that want few', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
       await bench.within(a.create('pool', 3))
       const first = await bench.within(a.post('pool', 'x', long, { permits: 2 }))

@@ -34,10 +34,6 @@ export interface Store {
   readonly name: string
   /** Whether a lapsed lease may be taken over at once; otherwise only by one who has watched it for its duration. */
   readonly serverClock: boolean
-  /** Whether it keeps a queue of those who wait. DynamoDB keeps none: they are served in any order. */
-  readonly queues: boolean
-  /** After how long managers look by themselves; undefined: as they do by default. DynamoDB does not tell a holder that another has ended its term. */
-  readonly maxSleep?: number | undefined
   /** The shortest comfortable lease. */
   readonly unitMs: number
   /**
@@ -85,14 +81,6 @@ export function stores(usual: Sort): readonly Store[] {
   ]
 }
 
-/** A test of the order in which a store serves those who wait; skipped, with the reason, on a store that keeps no queue. */
-export function inOrderOn(store: Store): (title: string, body: () => Promise<void>) => Mocha.Test {
-  return (title, body) => {
-    if (store.queues) return it(title, body)
-    return it.skip(`${title} (skipped: the store keeps no queue of those who wait)`, body)
-  }
-}
-
 let count = 0
 
 /** A name that no other test uses. */
@@ -105,8 +93,6 @@ abstract class AnyStore implements Store {
   abstract readonly serverClock: boolean
   abstract readonly unitMs: number
   readonly exact: boolean = false
-  readonly queues: boolean = true
-  readonly maxSleep: number | undefined
   readonly briefMs: number = 400
   readonly momentMs: number = 60
   readonly clock: Clock = systemClock
@@ -254,8 +240,6 @@ class OnEtcd extends AnyStore {
 class OnDynamodb extends AnyStore {
   readonly name: string
   readonly serverClock = false
-  override readonly queues = false
-  override readonly maxSleep = 5_000
   readonly unitMs = 300
   readonly #target: DynamodbTarget
   readonly #table = unique('recipes')

@@ -68,6 +68,7 @@ export interface FaultySubstrateOptions {
 export class FaultySubstrate implements Substrate {
   readonly limits: Substrate['limits']
   readonly store: Substrate['store']
+  readonly hintDelayMs: Substrate['hintDelayMs']
   declare readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
   declare readonly inspect?: (call: Call) => Promise<readonly SubstrateWarning[]>
   declare readonly time?: (call: Call) => Promise<number>
@@ -93,6 +94,7 @@ export class FaultySubstrate implements Substrate {
     this.#inner = inner
     this.#clock = options.clock ?? systemClock
     this.store = inner.store
+    this.hintDelayMs = inner.hintDelayMs
     this.limits = { ...inner.limits, ...options.limits }
     const { latency, receiver } = options
     this.#latencyMs = latency === undefined || typeof latency === 'function' ? latency : () => toMillis(latency)
