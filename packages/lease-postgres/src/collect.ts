@@ -9,6 +9,7 @@ import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 import type { DatabaseFunction } from './function-text.ts'
 import { functionsOf } from './functions.ts'
 import { checkPool, parseCollectOptions } from './options.ts'
+import { withPool, type OpenPostgresJs } from './postgres-js.ts'
 import { tablesOf, type TableOptions } from './schema.ts'
 
 export interface CollectOptions extends TableOptions {
@@ -44,8 +45,12 @@ const DENIED = '42501'
  *
  * @throws ErrNotValid an option breaks a rule; otherwise what the driver throws
  */
-export async function collect(pool: PostgresPool, options: CollectOptions): Promise<number> {
+export async function collect(pool: PostgresPool | OpenPostgresJs, options: CollectOptions): Promise<number> {
   checkPool(pool)
+  return withPool(pool, (own) => collectFrom(own, options))
+}
+
+async function collectFrom(pool: PostgresPool, options: CollectOptions): Promise<number> {
   const { namespace, retentionMs } = parseCollectOptions(options)
   const { findOld, removeOld, forget, findCounts, tidy } = functionsOf(tablesOf(options))
   const answerTo = async (client: PostgresPoolClient, { call }: DatabaseFunction, ...values: unknown[]) => {
