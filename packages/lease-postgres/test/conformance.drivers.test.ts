@@ -17,14 +17,13 @@ import postgres from 'postgres'
 
 for (const target of isMatrix() ? postgresTargets() : []) {
   describe(`lease-postgres over postgres.js, on ${target.name}`, () => {
-    const version = target.version === 15 ? 15 : 18
     const isOwn = process.env['DATABASE_URL'] === undefined
     let server: Postgres | undefined
     let database: FreshDatabase
     let sql: postgres.Sql
     const pool: OpenPostgresJs = () => postgres(database.url, { max: 1 })
     before(async () => {
-      server = isOwn ? await startPostgres({ version }) : undefined // one of its own, for the kit restarts it
+      server = isOwn ? await startPostgres({ version: target.version === 15 ? 15 : 18 }) : undefined // one of its own, for the kit restarts it
       database = await freshDatabase(server ?? target)
       await migrate(() => postgres(database.url, { max: 1, onnotice: () => {} }))
       sql = postgres(database.url)
