@@ -79,7 +79,7 @@ export interface PostgresJs {
       readonly value?: { readonly from?: unknown }
       readonly row?: { readonly from?: unknown }
     }
-    onclose?: ((connection: number) => void) | undefined
+    readonly onclose?: ((connection: number) => void) | undefined
   }
 }
 

@@ -120,7 +120,7 @@ export class PostgresJsPool implements PostgresPool {
   /** Ends what is idle, and what is lent once it is given back. */
   async end(): Promise<void> {
     this.#isOver = true
-    for (const { reject } of this.#waiting.splice(0)) reject(new Error('this client is closed'))
+    for (const waiter of this.#waiting.splice(0)) waiter.reject(new Error('this client is closed'))
     await Promise.all(this.#idle.splice(0).map((client) => client.end(FAREWELL_S)))
   }
 }
@@ -147,10 +147,11 @@ class PostgresJsConnection implements PostgresPoolClient {
     this.#giveBack = giveBack
     const { options } = sql
     const { onclose } = options
-    options.onclose = (id) => {
+    const lost = (id: number): void => {
       if (this.#status !== null) this.#isBroken = true
       onclose?.(id)
     }
+    Object.assign(options, { onclose: lost })
   }
 
   /** Null outside of a transaction that was begun here: postgres.js does not show what the server says. */
@@ -188,7 +189,7 @@ class PostgresJsConnection implements PostgresPoolClient {
   async query(text: string, values: unknown[] = []): Promise<PostgresResult> {
     if (this.#isBroken) throw new Error(LOST)
     try {
-      const parameters = values.map((value) => this.#sql.typed(value === null ? null : String(value), UNKNOWN_OID))
+      const parameters = values.map((value) => this.#sql.typed(textOf(value), UNKNOWN_OID))
       const options = { prepare: false, simple: values.length === 0 }
       const query = this.#sql.unsafe(text, parameters, options).raw()
       this.#keyed = query as { readonly state?: PostgresJsKey }
@@ -219,12 +220,14 @@ class PostgresJsConnection implements PostgresPoolClient {
     if (command === 'BEGIN' || command === 'START TRANSACTION') this.#status = 'T'
     if (command === 'COMMIT' || command === 'ROLLBACK') this.#status = null
     const names = (columns ?? []).map(({ name }) => name)
-    const rows = [...last].map((row) =>
-      Object.fromEntries(names.map((name, index) => [name, row[index] == null ? null : String(row[index])])),
-    )
+    const rows = [...last].map((row) => Object.fromEntries(names.map((name, index) => [name, textOf(row[index])])))
     return { rows, ...(command ? { command } : {}) }
   }
 }
+
+/** A value as the server reads it, or its bytes as text. */
+const textOf = (value: unknown): string | null =>
+  value === null || value === undefined ? null : String(value as string | number | boolean | bigint | Buffer)
 
 /** Of several statements it is a plain array of answers. */
 const isOne = (answer: PostgresJsAnswer | readonly PostgresJsAnswer[]): answer is PostgresJsAnswer =>
@@ -305,15 +308,15 @@ export class PostgresJsListener extends EventEmitter implements PostgresListenCl
 
   async #listen(channel: string, notified: (payload: string) => void): Promise<() => Promise<unknown>> {
     let isFirst = true
-    const { state, unlisten } = await this.#sql.listen(channel, notified, () => {
+    const listening = await this.#sql.listen(channel, notified, () => {
       if (!isFirst) this.#over() // it had to listen again
       isFirst = false
     })
-    const pid = state?.pid ?? undefined
+    const pid = listening.state?.pid ?? undefined
     if (this.#pid !== undefined && pid !== this.#pid) this.#over()
     this.#pid ??= pid
     if (this.#isOver) throw new Error('the connection that listens was lost')
-    return unlisten
+    return () => listening.unlisten()
   }
 
   #over(): void {

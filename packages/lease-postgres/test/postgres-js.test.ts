@@ -227,7 +227,7 @@ for (const target of enoughOf(postgresTargets())) {
       expect(await caught(pool.connect())).to.be.instanceOf(Error)
       const missing = postgresClient({ pool: opening(), namespace: 'n', table: 'nowhere' })
       const error = await caught(missing.claimLease('l', { holder: 'a', duration: LASTING_MS }))
-      expect((error as Error).message).to.match(/run migrate\(\)/)
+      expect(error.message).to.match(/run migrate\(\)/)
       await missing.close()
     })
 
