@@ -149,7 +149,7 @@ export async function exportsWithoutPage(api: string, entries: readonly Entry[])
     const text = existsSync(join(api, page)) ? await readFile(join(api, page), 'utf8') : ''
     // A heading, or a line that says where it is re-exported from.
     const known = new Set(
-      [...text.matchAll(/^###? (?:abstract )?([\w\\]+)/gim)].map(([, one]) => one?.replaceAll('\\', '')),
+      [...text.matchAll(/^###? (?:`?abstract`? )?([\w\\]+)/gim)].map(([, one]) => one?.replaceAll('\\', '')),
     )
     for (const one of exportedBy(await readFile(types, 'utf8'))) {
       if (!known.has(one)) missing.push(`${name}: ${one}`)
