@@ -81,7 +81,7 @@ for (const target of enoughOf(postgresTargets())) {
 
     it('does all that a client asks of it', () => doAll(opening()))
 
-    it('does it all the same where the user parses and serializes in ways of his own', async () => {
+    it('does it all the same where the caller has serializers and parsers', async () => {
       const odd = {
         serialize: () => 'not what was given',
         parse: () => 'not what was answered',

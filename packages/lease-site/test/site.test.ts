@@ -69,7 +69,7 @@ describe('the site', () => {
     expect(await text('api/lease-postgres/index.html')).to.include('id="postgresclient"')
   })
 
-  it('lists its pages in llms.txt, each of which is there as Markdown', async () => {
+  it('lists its pages in llms.txt, and each is there as Markdown', async () => {
     const links = [...(await text('llms.txt')).matchAll(/\]\((\/[^)]+)\)/g)].map(([, path = '']) => path)
     expect(links).to.include.members(['/quick-start.md', '/guarantees.md', '/substrates/postgres.md', '/checklist.md'])
     for (const path of links) expect(await text(path)).to.match(/^# /m)
