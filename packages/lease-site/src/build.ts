@@ -50,6 +50,8 @@ export async function buildSite(): Promise<Site> {
     const missing = await exportsWithoutPage(join(site, 'api'), entries)
     if (missing.length > 0) throw new Error(`exports without a page:\n${missing.join('\n')}`)
     await cp(join(own, 'engine/config.mjs'), join(site, '.vitepress/config.mjs'))
+    await cp(join(own, 'engine/theme.mjs'), join(site, '.vitepress/theme/index.mjs'))
+    await cp(join(own, 'engine/style.css'), join(site, '.vitepress/theme/style.css'))
     await write(join(site, '.vitepress/pages.json'), JSON.stringify({ sidebar: sidebarOf(pages) }))
     const env = { ...process.env, NODE_ENV: 'production' }
     await run(process.execPath, [join(engine, 'node_modules/vitepress/bin/vitepress.js'), 'build', site], {

@@ -58,7 +58,7 @@ describe('the site', () => {
 
   it('has a page of HTML for each page of Markdown, and the Markdown beside it', async () => {
     for (const { path } of site.pages) {
-      expect(await text(path.replace(/\.md$/, '.html')), path).to.include('<main')
+      expect(await text(path.replace(/\.md$/, '.html')), path).to.include('id="VPContent"')
       expect(await text(path), path).not.to.equal('')
     }
   })
