@@ -226,8 +226,7 @@ class PostgresJsConnection implements PostgresPoolClient {
 }
 
 /** A value as the server reads it, or its bytes as text. */
-const textOf = (value: unknown): string | null =>
-  value === null || value === undefined ? null : String(value as string | number | boolean | bigint | Buffer)
+const textOf = (value: unknown): string | null => (value === null || value === undefined ? null : String(value))
 
 /** Of several statements it is a plain array of answers. */
 const isOne = (answer: PostgresJsAnswer | readonly PostgresJsAnswer[]): answer is PostgresJsAnswer =>
