@@ -226,7 +226,10 @@ class PostgresJsConnection implements PostgresPoolClient {
 }
 
 /** A value as the server reads it, or its bytes as text. */
-const textOf = (value: unknown): string | null => (value === null || value === undefined ? null : String(value))
+function textOf(value: unknown): string | null {
+  const known = value as string | number | boolean | bigint | Buffer | null | undefined
+  return known === null || known === undefined ? null : known.toString()
+}
 
 /** Of several statements it is a plain array of answers. */
 const isOne = (answer: PostgresJsAnswer | readonly PostgresJsAnswer[]): answer is PostgresJsAnswer =>
