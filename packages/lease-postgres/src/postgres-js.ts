@@ -151,7 +151,8 @@ class PostgresJsConnection implements PostgresPoolClient {
       if (this.#status !== null) this.#isBroken = true
       onclose?.(id)
     }
-    Object.assign(options, { onclose: lost })
+    // What it asks for types rejects unheard where the connection is closed meanwhile, and no types are needed here.
+    Object.assign(options, { onclose: lost, fetch_types: false })
   }
 
   /** Null outside of a transaction that was begun here: postgres.js does not show what the server says. */
