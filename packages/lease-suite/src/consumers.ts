@@ -95,7 +95,7 @@ export async function typed(url: string): Promise<bigint> {
   // @ts-expect-error a lease needs a duration
   await manager.claim('l', 'h')
   const size: number = await withLease(manager, 'm', { duration: { seconds: 30 } }, async ({ signal }) => Number(signal.aborted))
-  return token.fencingToken + BigInt(size) + BigInt(FakeLeases.length)
+  return (token.fencingToken ?? 0n) + BigInt(size) + BigInt(FakeLeases.length)
 }
 `
 
