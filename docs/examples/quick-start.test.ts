@@ -6,22 +6,25 @@ import { Client } from 'pg'
 import { etcdQuickStart } from './etcd-quick-start.ts'
 import { withdrawInMemory } from './in-memory.ts'
 import { nodeRedisQuickStart } from './node-redis.ts'
+import { postgresJsQuickStart } from './postgres-js.ts'
 import { quickStart } from './quick-start.ts'
 import { redisQuickStart } from './redis-quick-start.ts'
 
 describe('example: quick start', () => {
   for (const target of enoughOf(postgresTargets())) {
-    it(`withdraws once, on ${target.name}`, async () => {
-      await using database = await freshDatabase(target)
-      const client = new Client({ connectionString: database.url })
-      await client.connect()
-      await client.query('CREATE TABLE account (id integer PRIMARY KEY, balance integer NOT NULL)')
-      await client.query('INSERT INTO account VALUES (42, 100)')
-      await quickStart(database.url)
-      expect((await client.query('SELECT balance FROM account')).rows).to.deep.equal([{ balance: 90 }])
-      expect((await client.query('SELECT holder FROM lease')).rows).to.deep.equal([{ holder: null }])
-      await client.end()
-    })
+    for (const [driver, example] of Object.entries({ pg: quickStart, 'postgres.js': postgresJsQuickStart })) {
+      it(`withdraws once, on ${target.name}, by ${driver}`, async () => {
+        await using database = await freshDatabase(target)
+        const client = new Client({ connectionString: database.url })
+        await client.connect()
+        await client.query('CREATE TABLE account (id integer PRIMARY KEY, balance integer NOT NULL)')
+        await client.query('INSERT INTO account VALUES (42, 100)')
+        await example(database.url)
+        expect((await client.query('SELECT balance FROM account')).rows).to.deep.equal([{ balance: 90 }])
+        expect((await client.query('SELECT holder FROM lease')).rows).to.deep.equal([{ holder: null }])
+        await client.end()
+      })
+    }
   }
 
   // On servers of their own: the names in these examples may mean something on another.

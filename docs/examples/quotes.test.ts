@@ -71,6 +71,7 @@ const pages = [
   'docs/substrates',
   ...published.map((name) => `packages/${name}`),
   'packages/lease-bench',
+  'packages/lease-site/pages',
 ]
 for (const folder of pages) {
   it(`every link of the pages in ${folder} leads to a file`, async () => {

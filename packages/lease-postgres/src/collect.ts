@@ -9,6 +9,7 @@ import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 import type { DatabaseFunction } from './function-text.ts'
 import { functionsOf } from './functions.ts'
 import { checkPool, parseCollectOptions } from './options.ts'
+import { withPool, type OpenPostgresJs } from './postgres-js.ts'
 import { tablesOf, type TableOptions } from './schema.ts'
 
 export interface CollectOptions extends TableOptions {
@@ -44,9 +45,16 @@ const DENIED = '42501'
  *
  * @throws ErrNotValid an option breaks a rule; otherwise what the driver throws
  */
-export async function collect(pool: PostgresPool, options: CollectOptions): Promise<number> {
+export async function collect(pool: PostgresPool | OpenPostgresJs, options: CollectOptions): Promise<number> {
   checkPool(pool)
-  const { where, namespace, retentionMs } = parseCollectOptions(options)
+  const read = parseCollectOptions(options)
+  return withPool(pool, (own) => collectFrom(own, read))
+}
+
+async function collectFrom(
+  pool: PostgresPool,
+  { where, namespace, retentionMs }: ReturnType<typeof parseCollectOptions>,
+): Promise<number> {
   const { findOld, removeOld, forget, findCounts, tidy } = functionsOf(tablesOf(where))
   const answerTo = async (client: PostgresPoolClient, { call }: DatabaseFunction, ...values: unknown[]) => {
     const { rows } = await client.query(call, [namespace, ...values])

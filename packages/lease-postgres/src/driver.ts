@@ -1,5 +1,6 @@
 /**
- * The shape of the driver: only the methods that are called. `pg` fits as it is; another driver can be wrapped.
+ * The shape of the driver: only the methods that are called. `pg` fits as it is, and postgres.js by `postgres-js.ts`; another driver
+ * can be wrapped.
  */
 
 /** What a statement brought. */
@@ -46,6 +47,53 @@ export interface PostgresListenClient {
   on(event: 'error', listener: (error: Error) => void): unknown
   on(event: 'end', listener: () => void): unknown
   end(): Promise<void>
+  /** In the place of `query('LISTEN …')`, where the driver keeps that to itself. */
+  listen?(channel: string): Promise<unknown>
+  unlisten?(channel: string): Promise<unknown>
+}
+
+/** One connection of postgres.js: `postgres(url, { max: 1 })`. */
+export interface PostgresJs {
+  unsafe(
+    text: string,
+    // oxlint-disable-next-line typescript/no-explicit-any -- the driver's own type
+    values?: any[],
+    options?: { prepare?: boolean },
+  ): { raw(): PromiseLike<PostgresJsAnswer | readonly PostgresJsAnswer[]> }
+  // oxlint-disable-next-line typescript/no-explicit-any -- the driver's own type
+  typed(value: any, oid: number): unknown
+  listen(
+    channel: string,
+    listener: (payload: string) => void,
+    listening?: () => void,
+  ): PromiseLike<{ readonly state?: PostgresJsKey | undefined; unlisten(): Promise<unknown> }>
+  end(options?: { timeout?: number }): Promise<unknown>
+  readonly options: {
+    readonly max?: unknown
+    readonly host?: readonly string[]
+    readonly port?: readonly number[]
+    readonly path?: unknown
+    readonly ssl?: unknown
+    readonly transform?: {
+      readonly column?: { readonly from?: unknown }
+      readonly value?: { readonly from?: unknown }
+      readonly row?: { readonly from?: unknown }
+    }
+    readonly onclose?: ((connection: number) => void) | undefined
+  }
+}
+
+/** Of a connection of postgres.js: by this key the server cancels. */
+export interface PostgresJsKey {
+  readonly pid?: number | null
+  readonly secret?: number | null
+}
+
+/** The rows of a statement of postgres.js, each an array of the bytes of its fields. */
+export interface PostgresJsAnswer extends Iterable<readonly unknown[]> {
+  readonly command?: string
+  readonly columns?: readonly { readonly name: string }[]
+  readonly state?: PostgresJsKey | undefined
 }
 
 /** A connection inside a transaction of the caller. `pg.Client`, `pg.PoolClient` and PGlite's `Transaction` fit. */

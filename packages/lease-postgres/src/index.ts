@@ -7,7 +7,11 @@ export type { TableOptions } from './schema.ts'
 export { collect, type CollectOptions } from './collect.ts'
 export { SqlGuard } from './guard.ts'
 export { inTransaction, type ConnectionOf, type TransactionPool } from './transaction.ts'
+export type { OpenPostgresJs } from './postgres-js.ts'
 export type {
+  PostgresJs,
+  PostgresJsAnswer,
+  PostgresJsKey,
   PostgresListenClient,
   PostgresPool,
   PostgresPoolClient,

@@ -5,11 +5,12 @@
  */
 import { hasMethods, notValid, systemClock, type LeaseChange } from 'lease-core'
 import { changesIn, type HintConnection, type OpenHintConnection } from 'lease-core/adapter'
-import type { PostgresListenClient } from './driver.ts'
+import type { PostgresJs, PostgresListenClient } from './driver.ts'
+import { isPostgresJs, PostgresJsListener } from './postgres-js.ts'
 import { quoteIdentifier } from './schema.ts'
 
 /** Makes a connection of its own, not connected yet. */
-export type OpenListenClient = () => PostgresListenClient | Promise<PostgresListenClient>
+export type OpenListenClient = () => PostgresListenClient | PostgresJs | Promise<PostgresListenClient | PostgresJs>
 
 type Tell = (change: LeaseChange) => void
 
@@ -54,7 +55,8 @@ class ListenConnection {
 
   /** @throws what `open` and the driver throw; ErrNotValid what was made is no connection */
   async #connect(open: OpenListenClient): Promise<unknown> {
-    const client = await open()
+    const made = await open()
+    const client = isPostgresJs(made) ? PostgresJsListener.by(() => made, 'listen') : made
     if (!hasMethods(client, 'connect', 'query', 'on', 'end')) {
       const rule = 'must make a connection (an object with connect, query, on and end), or a promise of one'
       throw notValid([{ argument: 'listen', rule, value: client }])
@@ -90,14 +92,22 @@ class ListenConnection {
       if (this.isOver) return
       const isSilent = this.#asked > 0 && systemClock.monotonic() - this.#owesSinceMs > SILENT_MS
       if (this.#users === 0 || isSilent) return this.#end()
-      await Promise.all(silent.map((channel) => this.#ask(`UNLISTEN ${quoteIdentifier(channel)}`)))
+      await Promise.all(
+        silent.map((channel) =>
+          this.#ask((client) => client.unlisten?.(channel) ?? client.query(`UNLISTEN ${quoteIdentifier(channel)}`)),
+        ),
+      )
     }
     const abandon = (): void => void leave().catch(() => {})
     signal.addEventListener('abort', abandon, { once: true })
     try {
       await this.#connected
       for (const channel of channels) this.#tells.set(channel, (this.#tells.get(channel) ?? new Set()).add(tell))
-      await Promise.all(channels.map((channel) => this.#ask(`LISTEN ${quoteIdentifier(channel)}`)))
+      await Promise.all(
+        channels.map((channel) =>
+          this.#ask((client) => client.listen?.(channel) ?? client.query(`LISTEN ${quoteIdentifier(channel)}`)),
+        ),
+      )
       signal.throwIfAborted()
     } catch (error) {
       abandon()
@@ -117,13 +127,13 @@ class ListenConnection {
 
   /** Shared by all who ask while it is under way. */
   #pinged(): Promise<unknown> {
-    this.#ping ??= this.#ask('SELECT 1').finally(() => (this.#ping = undefined))
+    this.#ping ??= this.#ask((client) => client.query('SELECT 1')).finally(() => (this.#ping = undefined))
     return this.#ping
   }
 
   /** One after the other: the driver wants it so. */
-  #ask(text: string): Promise<unknown> {
-    const answer = this.#last.then(() => this.#client?.query(text))
+  #ask(request: (client: PostgresListenClient) => Promise<unknown>): Promise<unknown> {
+    const answer = this.#last.then(() => this.#client && request(this.#client))
     this.#last = answer.catch(() => {})
     return this.#answered(answer)
   }

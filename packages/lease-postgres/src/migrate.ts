@@ -6,6 +6,7 @@ import type { PostgresPool, PostgresResult } from './driver.ts'
 import { countedOf, digestOf, type DatabaseFunction } from './function-text.ts'
 import { functionsOf } from './functions.ts'
 import { checkPool } from './options.ts'
+import { withPool, type OpenPostgresJs } from './postgres-js.ts'
 import {
   checkOwner,
   checkTableNames,
@@ -46,16 +47,16 @@ export interface Migration {
  * @throws ErrNotValid the options break a rule, or the name of a table is taken; otherwise what the driver throws. `55P03`: others kept a lock for more than half a
  * minute, and nothing has changed; call it again
  */
-export async function migrate(pool: PostgresPool, options: MigrateOptions = {}): Promise<Migration> {
+export async function migrate(pool: PostgresPool | OpenPostgresJs, options: MigrateOptions = {}): Promise<Migration> {
   checkPool(pool)
   const read = parseOptions(options)
   const text = sqlOf(read)
   // Without values, so that the statements travel as one message and are thereby one transaction.
-  const results: unknown = await onConnection(pool, undefined, (client) => client.query(text)).catch(
-    (error: unknown) => {
-      throw isTaken(error) ? taken(read, error) : error
-    },
-  )
+  const results: unknown = await withPool(pool, (own) =>
+    onConnection(own, undefined, (client) => client.query(text)),
+  ).catch((error: unknown) => {
+    throw isTaken(error) ? taken(read, error) : error
+  })
   const last = (Array.isArray(results) ? results.at(-1) : results) as PostgresResult | undefined
   const { outdated } = (last?.rows[0] ?? {}) as { readonly outdated?: string | null }
   return { outdated: JSON.parse(outdated || '[]') as string[] }

@@ -1,7 +1,9 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
 import { hasMethods, notValid, type Clock, type Request } from 'lease-core'
 import { readAdapterOptions, type SubstrateClientOptions } from 'lease-core/adapter'
-import type { PostgresListenClient, PostgresPool } from './driver.ts'
+import type { PostgresJs, PostgresListenClient, PostgresPool } from './driver.ts'
+import { isOpenPostgresJs, isPostgresJs, POSTGRES_JS_LINE, type OpenPostgresJs } from './postgres-js.ts'
+import { isMethodOf } from './way-in.ts'
 import { checkTableNames, type TableOptions } from './schema.ts'
 
 /** What the substrate needs to know. */
@@ -9,18 +11,25 @@ export interface PostgresSubstrateOptions extends TableOptions {
   /**
    * Where connections come from: a `pg.Pool`, or anything of that shape. It stays yours: end it after the client. Two
    * connections are used at once, six when kinds of operations mix.
+   *
+   * For postgres.js: a function that makes one connection, `() => postgres(url, { max: 1 })`. The client calls it for each connection that it
+   * needs, ten at most and one more to listen, and ends them when it is closed.
    */
-  readonly pool: PostgresPool
+  readonly pool: PostgresPool | OpenPostgresJs
   /** Leases of different namespaces know nothing of each other. At most 255 bytes. */
   readonly namespace: string
   /** Whether those who wait for a lease, or watch it, are notified. Costs nothing where nobody does. @default true */
   readonly notify?: boolean | undefined
   /**
-   * Makes the connection that hears the announcements: `() => new pg.Client(url)`, or a promise of one. It must reach the server itself:
+   * Makes the connection that hears the announcements: `() => new pg.Client(url)`, `() => postgres(url, { max: 1 })`, or a promise of
+   * one. It must reach the server itself:
    * through a pooler in transaction mode, LISTEN is accepted and nothing ever arrives. `false`: waiting works by timer
    * alone. @default a connection made as the pool makes its own, and not counted by it
    */
-  readonly listen?: (() => PostgresListenClient | Promise<PostgresListenClient>) | false | undefined
+  readonly listen?:
+    | (() => PostgresListenClient | PostgresJs | Promise<PostgresListenClient | PostgresJs>)
+    | false
+    | undefined
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
@@ -44,7 +53,7 @@ export function parseOptions<O extends PostgresSubstrateOptions>(
   options.boolean('notify')
   const canListen = listen === undefined || listen === false || typeof listen === 'function'
   options.must('listen', canListen, 'must be false or a function that makes a connection')
-  if (listen === undefined && poolRule === undefined) {
+  if (listen === undefined && poolRule === undefined && !isOpenPostgresJs(pool)) {
     const canCopy = typeof pool.Client === 'function' && typeof pool.options === 'object'
     options.must('listen', canCopy, 'must be given, for this pool does not show how it makes connections')
   }
@@ -53,18 +62,30 @@ export function parseOptions<O extends PostgresSubstrateOptions>(
 }
 
 /** @throws ErrNotValid */
-export function checkPool(pool: PostgresPool): void {
+export function checkPool(pool: PostgresPool | OpenPostgresJs): void {
   const rule = brokenPoolRule(pool)
   if (rule !== undefined) throw notValid([{ argument: 'pool', rule, value: pool }])
 }
 
 /** A connection has a `connect` as well, which lends nothing: it could be used once, and never be given back. */
 function brokenPoolRule(pool: unknown): string | undefined {
-  if (!hasMethods(pool, 'connect')) return 'must be a pool (an object with connect): new pg.Pool({ connectionString })'
+  if (isPostgresJs(pool)) return ruleOfPostgresJs(pool)
+  if (isOpenPostgresJs(pool)) return undefined
+  if (!hasMethods(pool, 'connect')) {
+    return `must be a pool: new pg.Pool({ connectionString }), or for postgres.js ${POSTGRES_JS_LINE}`
+  }
   const isConnection = hasMethods(pool, 'escapeIdentifier') || hasMethods(pool, 'getTransactionStatus')
   return isConnection || hasMethods(pool, 'query', 'release')
     ? 'must be a pool, and not a connection: new pg.Pool(…)'
     : undefined
+}
+
+/** An `sql` as it is gives no connection that could be closed when it is dead. */
+function ruleOfPostgresJs(sql: unknown): string {
+  if (isMethodOf(sql, 'savepoint')) {
+    return `must not be a transaction of postgres.js (that is a key: token.check(tx)), but make connections: ${POSTGRES_JS_LINE}`
+  }
+  return `must be a function that makes a connection of postgres.js, and not an sql itself: ${POSTGRES_JS_LINE}`
 }
 
 /** @throws ErrNotValid with every problem */

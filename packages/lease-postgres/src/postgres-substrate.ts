@@ -43,6 +43,7 @@ import { answerOf, postgresTrapdoor } from './guard.ts'
 import { listenTo } from './listener.ts'
 import { parseOptions, type PostgresSubstrateOptions } from './options.ts'
 import { likeThePool } from './pool-hooks.ts'
+import { asPool, isOpenPostgresJs } from './postgres-js.ts'
 import { CLIENT_CHANNEL, EVERYONE, hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
 import { seesAll, statements, type Statements } from './sql.ts'
 import { entryOf } from './way-in.ts'
@@ -141,6 +142,9 @@ export class PostgresSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
   readonly store: NonNullable<Substrate['store']>
   readonly #pool: PostgresPool
+  readonly #endPool: () => Promise<void>
+  /** As it was passed in: what two clients have in common. */
+  readonly #place: object
   readonly #namespace: string
   readonly #tables: Tables
   readonly #functions: Functions
@@ -163,7 +167,10 @@ export class PostgresSubstrate implements Substrate {
     const read = parseOptions(options, { client: false })
     const { pool, namespace, schema, notify = true, listen, clock = systemClock } = read
     this.store = { system: 'postgresql', namespace }
-    this.#pool = pool
+    const own = asPool(pool)
+    this.#pool = own.pool
+    this.#endPool = own.end
+    this.#place = pool
     this.#namespace = namespace
     this.#tables = tablesOf(read)
     this.#functions = functionsOf(this.#tables)
@@ -172,14 +179,14 @@ export class PostgresSubstrate implements Substrate {
     const channel = channelOf(read)
     this.#channel = notify ? channel : null
     if (listen !== false) {
-      const open = listen ?? (() => likeThePool(pool))
+      const open = listen ?? (isOpenPostgresJs(pool) ? pool : () => likeThePool(own.pool))
       const connect =
         (client: string | undefined): OpenHintConnection =>
         async (tell, signal) => {
           const suffix = hintSuffix(schema ?? (await this.#home()))
-          const own = client === undefined ? channel + suffix : CLIENT_CHANNEL + client
+          const single = client === undefined ? channel + suffix : CLIENT_CHANNEL + client
           const everyone = EVERYONE + channel.slice(EVERYONE.length) + suffix
-          const connection = await listenTo([own, everyone], open, listen ?? pool)(tell, signal)
+          const connection = await listenTo([single, everyone], open, listen ?? pool)(tell, signal)
           return client === undefined ? await this.#watchingAll(connection, signal) : connection
         }
       this.watch = (listener, client) => {
@@ -324,11 +331,12 @@ export class PostgresSubstrate implements Substrate {
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
     const { guard } = this.#functions
     const namespace = this.#namespace
-    return postgresTrapdoor({ guard, place: this.#pool, namespace, lease, holder, fencingToken })
+    return postgresTrapdoor({ guard, place: this.#place, namespace, lease, holder, fencingToken })
   }
 
   async close(): Promise<void> {
     await Promise.all([...this.#hints.values()].map((hints) => hints.close()))
+    await this.#endPool()
   }
 
   /** The connection, once all that happens in the namespace is reported over it, and for as long as it is asked for a sign of life. */

@@ -132,7 +132,7 @@ function queryOf(key: unknown): Query | undefined {
 }
 
 /** Some are functions themselves. */
-function isMethodOf(key: unknown, method: string): boolean {
+export function isMethodOf(key: unknown, method: string): boolean {
   if ((typeof key !== 'object' && typeof key !== 'function') || key === null) return false
   return typeof (key as Record<string, unknown>)[method] === 'function'
 }
