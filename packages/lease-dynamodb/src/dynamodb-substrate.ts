@@ -130,7 +130,7 @@ export class DynamodbSubstrate implements Substrate {
     }
   }
 
-  /** Who waits for the room that is there now: those are passed over who do not come. Whoever fails to read it has vacated it all the same. */
+  /** Who waits for the room that is there now: those are passed over who do not come. A release whose read fails has vacated it all the same. */
   async #toldOf(counted: string, call: Call): Promise<number | undefined> {
     try {
       const { queue } = await this.#items.fetch(counted, call)

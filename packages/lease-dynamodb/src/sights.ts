@@ -21,7 +21,7 @@ export function sightOf(state: State = ABSENT, nowMs: number = 0): Sight {
   }
 }
 
-/** Of a counted lease. It is news which shares there are, and of which definition. */
+/** Of a counted lease. News are the shares and the definition. */
 export function sightOfCounted(room: Room, nowMs: number): Sight {
   const { gate, shares } = room
   const { fencingToken, served, definition, version = '' } = gate
