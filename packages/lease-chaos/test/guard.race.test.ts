@@ -30,7 +30,7 @@ for (const store of raceStores('all', ['postgres', 'etcd'])) {
   describe(`stale holders in a race, on ${store.name}`, function () {
     this.timeout(enough(300_000)) // processes are slow to start on a busy machine
     const kind = kinds[store.kind]
-    const grants = isMatrix() ? 5 * kind.grants : kind.grants / 4
+    const grants = isMatrix() ? 5 * kind.grants : kind.grants / 5
     let opened: OpenStore
     let ledger: Ledger
     let workers: Workers

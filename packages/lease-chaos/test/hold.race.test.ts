@@ -1,11 +1,11 @@
 import { setTimeout as pass } from 'node:timers/promises'
 import { expect } from 'chai'
 import { raceStores, trustConflicts, Workers, type OpenStore, type Window, type Worker } from 'lease-chaos'
-import { enough } from 'lease-servers'
+import { enough, isMatrix } from 'lease-servers'
 import { unique } from 'lease-scenes'
 import type { HolderEntry } from './hold.worker.ts'
 
-const TERMS = enough(100)
+const TERMS = isMatrix() ? 500 : 50
 const STOPS = enough(4)
 const KILLS = enough(1)
 const PROCESSES = 3

@@ -2,11 +2,11 @@ import { setTimeout as pass } from 'node:timers/promises'
 import { expect } from 'chai'
 import { Manager } from 'lease-core'
 import { nowMs, openClient, raceStores, Workers, type OpenStore } from 'lease-chaos'
-import { enough } from 'lease-servers'
+import { enough, isMatrix } from 'lease-servers'
 import { unique } from 'lease-scenes'
 import type { WaiterEntry } from './queue.worker.ts'
 
-const HAND_OFFS = enough(60)
+const HAND_OFFS = isMatrix() ? 300 : 30
 const PROCESSES = 5
 /** Nobody lives to see it lapse: only a hint wakes those who wait, and after a minute a look of their own. */
 const LEASE_MS = 600_000

@@ -4,8 +4,8 @@ import { SubstrateClient } from 'lease-core/adapter'
 import { conformance, faultsOf, type Guard, type Harness } from 'lease-core/conformance'
 import { FaultySubstrate } from 'lease-core/testing'
 import { DynamoGuard, dynamodbClient, DynamodbSubstrate } from 'lease-dynamodb'
-import { sleep, unique } from 'lease-scenes'
-import { isMatrix, startDynamodb, type Dynamodb } from 'lease-servers'
+import { describeWithout, sleep, unique } from 'lease-scenes'
+import { startDynamodb, type Dynamodb } from 'lease-servers'
 import { after, before, describe, it } from 'mocha'
 import { openSetting, type Setting } from './setting.ts'
 
@@ -46,13 +46,8 @@ describe('lease-dynamodb on a local server', () => {
     guard: guard(() => setting),
     ...(given === undefined ? { restart: async () => server?.restart() } : {}),
   }
-  conformance({ describe: describePart, it, before, after }, harness)
+  conformance({ describe: describeWithout(OF_THE_MATRIX, 'DynamoDB'), it, before, after }, harness)
 })
-
-function describePart(title: string, body: () => void): void {
-  if (isMatrix() || !OF_THE_MATRIX.includes(title)) describe(title, body)
-  else describe.skip(`${title} (skipped: only the matrix runs it on DynamoDB)`, body)
-}
 
 /** Transactions gated by both forms of the guard's checks, in turn. They write texts beside the leases. */
 function guard(setting: () => Setting): Guard {

@@ -24,7 +24,7 @@ noneUnheard()
 
 /** So long only a hint wakes anybody. */
 const LONG = { minutes: 20 }
-const HAND_OFFS = enough(200)
+const HAND_OFFS = isMatrix() ? 1_000 : 60
 
 /** A client, and a nonce of it. */
 const HOLDER = 'holder-of-it'

@@ -68,7 +68,10 @@ describe('what is passed in the wrong place', () => {
   const url = 'postgres://me:secret@127.0.0.1:1/db'
   const pool = new Pool({ connectionString: url })
   const wrong: Readonly<Record<string, readonly [call: () => unknown, expected: string]>> = {
-    'a URL to migrate': [() => migrate(url as never), 'pool must be a pool: new pg.Pool({ connectionString }), or for postgres.js'],
+    'a URL to migrate': [
+      () => migrate(url as never),
+      'pool must be a pool: new pg.Pool({ connectionString }), or for postgres.js',
+    ],
     'a Client to migrate': [
       () => migrate(new Client(url) as never),
       'and not a connection: new pg.Pool(…) (got a Client)',

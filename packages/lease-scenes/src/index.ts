@@ -8,6 +8,7 @@ export {
   type ManagedOptions,
   type Way,
 } from './outages.ts'
+export { describeWithout } from './kit-part.ts'
 export { failsForSetUp } from './set-ups.ts'
 export { sharesLikeMemory } from './shares-like-memory.ts'
 export { leavesNoTimer } from './short-job.ts'

@@ -5,7 +5,6 @@ import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import ts from 'typescript'
 import { root } from './test-files.ts'
 
 /**
@@ -37,7 +36,7 @@ export class TreeCopy implements AsyncDisposable {
     for (const [file, source] of sources) {
       const built = join(this.folder, file.replace('/src/', '/dist/').replace(/\.ts$/, '.js'))
       if (!this.#changed.has(built)) this.#changed.set(built, readFileSync(built, 'utf8'))
-      await writeFile(built, compiled(file, source))
+      await writeFile(built, await compiled(file, source))
     }
   }
 
@@ -72,7 +71,8 @@ export class TreeCopy implements AsyncDisposable {
 }
 
 /** One file as JavaScript. @throws {SyntaxError} */
-export function compiled(file: string, source: string): string {
+export async function compiled(file: string, source: string): Promise<string> {
+  const { default: ts } = await import('typescript') // only here: it takes longer to load than all the rest
   const { outputText, diagnostics = [] } = ts.transpileModule(source, {
     fileName: file,
     reportDiagnostics: true,
