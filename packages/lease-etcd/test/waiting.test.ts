@@ -2,7 +2,7 @@
 import { expect } from 'chai'
 import { Manager, type Hold, type LeaseChange } from 'lease-core'
 import { SubstrateClient, type Op, type Verdict } from 'lease-core/adapter'
-import { enough, etcdTargets, isMatrix } from 'lease-servers'
+import { etcdTargets, isMatrix } from 'lease-servers'
 import { EtcdSubstrate, failFast } from 'lease-etcd'
 import type { Etcd3 } from 'etcd3'
 import {
