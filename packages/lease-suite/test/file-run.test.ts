@@ -119,6 +119,21 @@ describe('the run of a test file', () => {
     expect(again, 'in the same process').to.equal(first)
   })
 
+  it('one of lease-core comes after none that has asked for servers', async () => {
+    const processes = new TestProcesses(optionsOf())
+    const pids: string[] = []
+    const ofCore = { ...fixture('process-again'), path: 'packages/lease-core/test/any.test.ts' }
+    for (const file of [fixture('process'), ofCore]) {
+      await processes.run(fixture('servers'))
+      pids.push((await processes.run(file)).output.trim())
+    }
+    await processes.end()
+    expect(pids[0]).to.match(/^pid \d+$/)
+    expect(pids[1])
+      .to.match(/^pid \d+$/)
+      .and.not.to.equal(pids[0])
+  })
+
   it('files that run at a time have a process each, and so have the parts of one', async () => {
     const processes = new TestProcesses(optionsOf())
     const both = await Promise.all(['process', 'process-again'].map(async (name) => await processes.run(fixture(name))))
