@@ -8,7 +8,7 @@ import {
   type OnApplicationShutdown,
   type BeforeApplicationShutdown,
 } from '@nestjs/common'
-import { Manager, toMillis, type Client, type ManagerConfig } from 'lease-core'
+import { Manager, type Client, type ManagerConfig } from 'lease-core'
 import { OptionReader } from 'lease-core/adapter'
 import type { DurationLike } from 'luxon'
 import { WORKS } from './tokens.ts'
@@ -89,7 +89,7 @@ function moduleOf(works: FactoryProvider<Works>, imports: NonNullable<ModuleMeta
 
 function worksOf(given: LeaseOptions): Works {
   const options = new OptionReader(given ?? {}, OPTIONS)
-  const { client, manager, maxSleep, close, shutdownTimeout = SHUTDOWN_MS } = options.read
+  const { client, manager, maxSleep, close, shutdownTimeout } = options.read
   options.must(
     'client',
     (client === undefined) !== (manager === undefined),
@@ -100,8 +100,7 @@ function worksOf(given: LeaseOptions): Works {
   const isUsed = maxSleep === undefined || manager === undefined
   options.must('maxSleep', isUsed, 'is of a Manager that the module makes: give it a client')
   options.function('close')
-  const patienceMs = toMillis(shutdownTimeout)
-  options.must('shutdownTimeout', patienceMs >= 0, 'must be a duration, such as { seconds: 10 }')
+  const patienceMs = shutdownTimeout === 0 ? 0 : options.duration('shutdownTimeout', SHUTDOWN_MS)
   options.finish()
   const made = manager ?? new Manager({ client: client as Client, ...(maxSleep !== undefined && { maxSleep }) })
   return new Works({ manager: made, owned: client, close, patienceMs })

@@ -258,10 +258,18 @@ describe('LeaseModule', () => {
       ['both', { client: {}, manager: {} }, 'client must be given, or else a manager'],
       ['no Client', { client: { url: 'redis://user:secret@host' } }, 'client must be a Client'],
       ['no Manager', { manager: {} }, 'manager must be a Manager'],
+      ...['soon', {}, [], new Date(), new URL('redis://user:secret@host')].map(
+        (shutdownTimeout) =>
+          [
+            `${typeof shutdownTimeout} ${Object.prototype.toString.call(shutdownTimeout)} as a duration`,
+            { manager: { hold() {}, stop() {} }, shutdownTimeout },
+            'shutdownTimeout must be a luxon Duration, an object such as { seconds: 30 }, or milliseconds',
+          ] as const,
+      ),
       [
-        'no duration',
-        { manager: { hold() {}, stop() {} }, shutdownTimeout: 'soon' },
-        'shutdownTimeout must be a duration',
+        'to wait without an end',
+        { manager: { hold() {}, stop() {} }, shutdownTimeout: Number.POSITIVE_INFINITY },
+        'shutdownTimeout must be finite',
       ],
       ['what it does not know', { manager: { hold() {}, stop() {} }, ttl: 1 }, 'ttl is not an option'],
     ] as const) {

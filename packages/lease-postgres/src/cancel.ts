@@ -52,10 +52,10 @@ function endOverTls(
   secure.once('secureConnect', () => void secure.end(request))
 }
 
-/** Its length, and these numbers. */
+/** Its length, and these numbers of 32 bits, with a sign (as `pg` reads a key) or without (as postgres.js does). */
 function message(...numbers: readonly number[]): Buffer {
   const buffer = Buffer.alloc(4 + 4 * numbers.length)
   buffer.writeInt32BE(buffer.length)
-  numbers.forEach((number, index) => buffer.writeInt32BE(number, 4 + 4 * index))
+  numbers.forEach((number, index) => buffer.writeUInt32BE(number >>> 0, 4 + 4 * index))
   return buffer
 }

@@ -77,26 +77,41 @@ async function guardTransaction(client: PostgresTransaction, term: GuardedTerm):
  */
 export function answerOf(
   result: { readonly rows: readonly unknown[] } | undefined,
-  { lease, holder }: { readonly lease: string; readonly holder?: string },
+  { lease, holder }: Checked,
 ): string | null {
-  const refused = (what: string, line: string): ErrTrapdoor =>
-    new ErrTrapdoor(`query(text, values) of this key ${what}. Write: ${line}`, { lease, holder })
   if (!Array.isArray(result?.rows)) {
-    throw refused('does not answer with { rows }', wayIn('await rowsOf(text, values)'))
+    throw refused({ lease, holder }, 'does not answer with { rows }', wayIn('await rowsOf(text, values)'))
   }
   const [row] = result.rows as readonly unknown[]
   if (Array.isArray(row)) {
     throw refused(
+      { lease, holder },
       'answers with arrays as rows',
       wayIn('(await arraysOf(text, values)).map(([answer]) => ({ answer }))'),
     )
   }
   const answer = isObject(row) && 'answer' in row ? (row['answer'] ?? null) : undefined
   if (answer === null || typeof answer === 'string') return answer
-  throw refused(
+  throw changedAnswer({ lease, holder })
+}
+
+/** What a key answers with is not what the server said. */
+export function changedAnswer(of: Checked): ErrTrapdoor {
+  return refused(
+    of,
     'does not answer with one row { answer } that has the text of the server',
     wayIn('await rowsOf(text, values)'),
   )
+}
+
+/** What is checked over a key. */
+interface Checked {
+  readonly lease: string
+  readonly holder?: string | undefined
+}
+
+function refused(of: Checked, what: string, line: string): ErrTrapdoor {
+  return new ErrTrapdoor(`query(text, values) of this key ${what}. Write: ${line}`, of)
 }
 
 const wayIn = (rows: string): string =>

@@ -1,5 +1,5 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
-import { hasMethods, notValid, type Clock, type Request } from 'lease-core'
+import { hasMethods, notValid, type Clock, type Problem, type Request } from 'lease-core'
 import { readAdapterOptions, type SubstrateClientOptions } from 'lease-core/adapter'
 import type { PostgresJs, PostgresListenClient, PostgresPool } from './driver.ts'
 import { isOpenPostgresJs, isPostgresJs, POSTGRES_JS_LINE, type OpenPostgresJs } from './postgres-js.ts'
@@ -51,6 +51,7 @@ export function parseOptions<O extends PostgresSubstrateOptions>(
   options.fault('pool', poolRule)
   checkTableNames(options)
   options.boolean('notify')
+  if (isPostgresJs(listen)) options.fault('listen', ruleOfPostgresJs(listen))
   const canListen = listen === undefined || listen === false || typeof listen === 'function'
   options.must('listen', canListen, 'must be false or a function that makes a connection')
   if (listen === undefined && poolRule === undefined && !isOpenPostgresJs(pool)) {
@@ -65,6 +66,18 @@ export function parseOptions<O extends PostgresSubstrateOptions>(
 export function checkPool(pool: PostgresPool | OpenPostgresJs): void {
   const rule = brokenPoolRule(pool)
   if (rule !== undefined) throw notValid([{ argument: 'pool', rule, value: pool }])
+}
+
+/** What `inTransaction` is called with. postgres.js has such a function itself. @throws ErrNotValid with every problem */
+export function checkTransaction(pool: unknown, body: unknown): void {
+  const isPostgresJsPool = isPostgresJs(pool) || isOpenPostgresJs(pool)
+  const rule = isPostgresJsPool
+    ? 'must be a pool of pg. With postgres.js write sql.begin(async (tx) => { await token.check(tx) })'
+    : brokenPoolRule(pool)
+  const problems: Problem[] = []
+  if (rule !== undefined) problems.push({ argument: 'pool', rule, value: pool })
+  if (typeof body !== 'function') problems.push({ argument: 'body', rule: 'must be a function', value: body })
+  if (problems.length > 0) throw notValid(problems)
 }
 
 /** A connection has a `connect` as well, which lends nothing: it could be used once, and never be given back. */

@@ -181,10 +181,8 @@ class PostgresJsConnection implements PostgresPoolClient {
     return this.#keyed?.state?.pid ?? undefined
   }
 
-  /** As `pg` shows it: with a sign. */
   get secretKey(): number | undefined {
-    const secret = this.#keyed?.state?.secret ?? undefined
-    return secret === undefined ? undefined : new Int32Array([secret])[0]
+    return this.#keyed?.state?.secret ?? undefined
   }
 
   async query(text: string, values: unknown[] = []): Promise<PostgresResult> {

@@ -39,7 +39,7 @@ import { arrayOf } from './array.ts'
 import { codeOf, explained, LeftOpen, onConnection, tellsStatus } from './connection.ts'
 import type { PostgresPool, PostgresPoolClient, PostgresTransaction } from './driver.ts'
 import { functionsOf, type Functions } from './functions.ts'
-import { answerOf, postgresTrapdoor } from './guard.ts'
+import { answerOf, changedAnswer, postgresTrapdoor } from './guard.ts'
 import { listenTo } from './listener.ts'
 import { parseOptions, type PostgresSubstrateOptions } from './options.ts'
 import { likeThePool } from './pool-hooks.ts'
@@ -298,7 +298,11 @@ export class PostgresSubstrate implements Substrate {
     const answer = answerOf(await connection.query(text, [this.#namespace, lease]), { lease })
     if (answer === '') return undefined
     if (answer === null) throw isStandby()
-    return holdingsIn(answerIn<NamedRow>(answer))
+    try {
+      return holdingsIn(answerIn<NamedRow>(answer))
+    } catch {
+      throw changedAnswer({ lease }) // a parser of the caller has changed the text
+    }
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {

@@ -1,5 +1,6 @@
 /** A transaction of the application, on a connection of its pool. */
 import type { PostgresPoolClient, PostgresResult } from './driver.ts'
+import { checkTransaction } from './options.ts'
 
 /** A pool with `connect()`. `pg.Pool` fits. */
 export interface TransactionPool {
@@ -22,7 +23,7 @@ export type ConnectionOf<Pool> = Pool extends { connect(): Promise<infer Connect
  *
  * The isolation is the default of the connection. Nothing is tried again.
  *
- * @throws what the body throws; what the driver throws: when `connect`, BEGIN or a statement failed, nothing was written. When
+ * @throws ErrNotValid `pool` is no pool of `pg`, or `body` no function; what the body throws; what the driver throws: when `connect`, BEGIN or a statement failed, nothing was written. When
  *   COMMIT failed, the transaction may have been committed. An error of this function when the server rolled back at COMMIT
  *   because the body caught the error of a statement
  */
@@ -30,6 +31,7 @@ export async function inTransaction<Pool extends TransactionPool, Result>(
   pool: Pool,
   body: (connection: ConnectionOf<Pool>) => Promise<Result>,
 ): Promise<Result> {
+  checkTransaction(pool, body)
   const connection = await pool.connect()
   connection.on?.('error', ignore) // any pool: between two statements nothing else listens
   let isBroken = false

@@ -213,6 +213,23 @@ for (const target of postgresTargets()) {
       }
     }
 
+    it('whose driver changes the texts of the server is refused for its shape, by a token of a lease that is not held', async () => {
+      const manager = new Manager({
+        client: postgresClient({ pool: setting.pool, namespace: unique('ns'), listen: false }),
+      })
+      const key: PostgresTransaction = {
+        query: async (text, values) => {
+          const { rows } = await client.query<{ answer: string | null }>(text, values)
+          return { rows: rows.map(({ answer }) => ({ answer: answer && `text: ${answer}` })) as never }
+        },
+      }
+      await client.query('BEGIN')
+      const refusal: unknown = await caught(manager.token(name, 'a').check(key))
+      expect(refusal).to.be.instanceOf(ErrTrapdoor)
+      expect((refusal as Error).message).to.match(/await token.check\(/)
+      await manager.stop()
+    })
+
     it('is dropped by ROLLBACK TO SAVEPOINT', async () => {
       const held = await guardedAndLapsed('BEGIN', 'SAVEPOINT s')
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')

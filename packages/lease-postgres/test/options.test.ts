@@ -1,8 +1,16 @@
 import { EventEmitter } from 'node:events'
 import { expect } from 'chai'
-import { ErrNotValid } from 'lease-core'
-import { collect, migrate, postgresClient, PostgresSubstrate, type PostgresOptions } from 'lease-postgres'
+import { ErrNotValid, type Problem } from 'lease-core'
+import {
+  collect,
+  inTransaction,
+  migrate,
+  postgresClient,
+  PostgresSubstrate,
+  type PostgresOptions,
+} from 'lease-postgres'
 import { Client, Pool, type PoolClient } from 'pg'
+import postgres from 'postgres'
 import { newCall } from 'lease-scenes'
 
 describe('the options of lease-postgres', () => {
@@ -71,6 +79,15 @@ describe('the options of lease-postgres', () => {
     }
   })
 
+  it('take no sql of postgres.js to listen, for it makes no connection', () => {
+    const sql = postgres('postgres://me:secret@127.0.0.1:1/db') // connects to nothing
+    const options = { pool, namespace: 'n', listen: sql } as unknown as PostgresOptions
+    expect(problemsOf(() => postgresClient(options))).to.deep.equal({
+      listen:
+        'must be a function that makes a connection of postgres.js, and not an sql itself: () => postgres(url, { max: 1 })',
+    })
+  })
+
   it('take a pool at its word: what it gives must be a connection on loan', async () => {
     const gifts: unknown[] = [undefined, null, {}, { query: async () => ({ rows: [] }) }, new Client()]
     for (const gift of gifts) {
@@ -82,6 +99,24 @@ describe('the options of lease-postgres', () => {
         expect(error).to.be.instanceOf(ErrNotValid)
         expect((error as ErrNotValid).message).to.match(/^pool must be a pool, whose connect/)
       }
+    }
+  })
+
+  it('of inTransaction: a pool of pg, and a body. With postgres.js the line to write is named', async () => {
+    const problemsIn = async (given: unknown, body: unknown): Promise<readonly Problem[]> => {
+      const error: unknown = await inTransaction(given as Pool, body as never).catch((reason: unknown) => reason)
+      expect(error).to.be.instanceOf(ErrNotValid)
+      return (error as ErrNotValid).problems
+    }
+    const open = (): postgres.Sql => postgres('postgres://me:secret@127.0.0.1:1/db')
+    for (const given of [open, open()]) {
+      const [problem, ...others] = await problemsIn(given, async () => {})
+      expect(problem?.argument).to.equal('pool')
+      expect(problem?.rule).to.contain('sql.begin(async (tx) => {')
+      expect(others).to.deep.equal([])
+    }
+    for (const given of [undefined, {}, 'postgres://', new Client()]) {
+      expect((await problemsIn(given, undefined)).map(({ argument }) => argument)).to.deep.equal(['pool', 'body'])
     }
   })
 

@@ -205,10 +205,10 @@ describe('a request to cancel', () => {
     giveUp.abort(new Error('no answer'))
   }
 
-  const received = async (server: Server, ssl: unknown): Promise<Buffer> => {
+  const received = async (server: Server, ssl: unknown, told: object = backend): Promise<Buffer> => {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     const heard = new Promise<Buffer>((resolve) => server.once('heard', resolve))
-    await giveUpOn({ ...backend, ssl, port: (server.address() as AddressInfo).port })
+    await giveUpOn({ ...told, ssl, port: (server.address() as AddressInfo).port })
     const bytes = await heard
     server.close()
     return bytes
@@ -217,6 +217,13 @@ describe('a request to cancel', () => {
   it('names the backend and its key', async () => {
     const server = createServer((socket) => socket.once('data', (bytes) => server.emit('heard', bytes)))
     expect(await received(server, false)).to.deep.equal(expected)
+  })
+
+  it('names the same key where the driver reads it without a sign, as postgres.js does: pgbouncer makes up both halves', async () => {
+    const server = createServer((socket) => socket.once('data', (bytes) => server.emit('heard', bytes)))
+    const told = { ...backend, processID: 2 ** 32 - 17, secretKey: 2 ** 32 - 5 }
+    const bytes = Buffer.from(expected).fill(Buffer.from([255, 255, 255, 239]), 8, 12)
+    expect(await received(server, false, told)).to.deep.equal(bytes)
   })
 
   it('goes over TLS where the connection did, and not at all where that is refused', async () => {
