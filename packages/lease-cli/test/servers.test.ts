@@ -226,7 +226,7 @@ describe('lease and a table of DynamoDB', () => {
     const driver = new DynamoDBClient({ endpoint: dynamodb.endpoint, region: 'us-east-1' })
     const clock = { ...systemClock, now: () => systemClock.now() - 2 * HOUR_MS }
     const client = dynamodbClient({ client: driver, table, namespace: env['LEASE_NAMESPACE'] ?? '', clock })
-    await client.claimLease('left', { holder: 'dead', duration: HOUR_MS }) // an hour ago by the clock, of which nothing was seen
+    await client.claimLease('left', { holder: 'dead', duration: HOUR_MS }) // an hour ago, and nobody looked since
     await client.close()
     driver.destroy()
     const folder = mkdtempSync(join(tmpdir(), 'lease-cli-'))
