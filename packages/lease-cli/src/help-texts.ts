@@ -70,9 +70,11 @@ Nobody renews the lease: it lasts for --duration. For a command that runs meanwh
   migrate: `Examples:
   LEASE_MIGRATE_URL=postgres://owner@host/database lease migrate
   lease migrate --dry-run             print the SQL; the same as lease plans
+  LEASE_MIGRATE_URL=dynamodb://eu-west-1/leases lease migrate
 `,
-  plans: `Example:
+  plans: `Examples:
   lease plans > migration.sql         for people who migrate by hand
+  lease plans > table.json            of DynamoDB: a template of CloudFormation
 `,
   collect: `Example:
   lease collect --retention 1d        remove the rows of leases that were vacant for a day

@@ -122,11 +122,14 @@ class CommandLine {
     this.#dress(program, 'lease')
     program
       .description(
-        'Leases in PostgreSQL, Redis and etcd: run a job under a lease, and see, watch, revoke and pin leases.',
+        'Leases in PostgreSQL, Redis, etcd and DynamoDB: run a job under a lease, and see, watch, revoke and pin leases.',
       )
       .version(versionOf(), '-V, --version', 'print the version')
       .helpCommand('help [command]', 'examples and flags of a command')
-      .option('--url <url>', 'the store: postgres://…, redis://…, etcd://… (default: LEASE_URL; visible in ps)')
+      .option(
+        '--url <url>',
+        'the store: postgres://…, redis://…, etcd://…, dynamodb://… (default: LEASE_URL; visible in ps)',
+      )
       .option('--url-file <file>', 'a file with the URL (LEASE_URL_FILE)')
       .option('--config <file>', 'the configuration file (default: lease.config.json or .js here)')
       .option('-N, --namespace <name>', 'the namespace of the leases (LEASE_NAMESPACE)')
@@ -250,13 +253,13 @@ class CommandLine {
     this.#add(program, 'doctor', 'why it does not work, or what may go wrong; 1 on findings').action(
       (_: object, command: Command) => this.#act(command, (context) => doctor(context)),
     )
-    this.#add(program, 'migrate', 'PostgreSQL: make the tables, or bring them up to date (LEASE_MIGRATE_URL)')
-      .option('--dry-run', 'only print the SQL')
+    this.#add(program, 'migrate', 'PostgreSQL, DynamoDB: make the tables, or bring them up to date (LEASE_MIGRATE_URL)')
+      .option('--dry-run', 'only print the SQL, or the template of CloudFormation')
       .option('--owner <role>', 'the role that the tables belong to, if it is another one')
       .action((_: object, command: Command) =>
         this.#act(command, (context) => migrateTables(context, command.opts<MigrateFlags>())),
       )
-    this.#add(program, 'plans', 'PostgreSQL: print the SQL of migrate')
+    this.#add(program, 'plans', 'PostgreSQL, DynamoDB: print the SQL of migrate, or the template of CloudFormation')
       .option('--owner <role>', 'the role that the tables belong to, if it is another one')
       .action((_: object, command: Command) =>
         this.#act(command, (context) => migrateTables(context, { ...command.opts<MigrateFlags>(), dryRun: true })),

@@ -119,7 +119,7 @@ export class SettingsReader {
     if (config.urlFile !== undefined) return this.#urlIn(config.urlFile, `urlFile of ${file}`, join(file, '..'))
     throw wrongUsage(
       'no store is named: there is no --url, no LEASE_URL, and no lease.config.json or lease.config.js here',
-      'export LEASE_URL=postgres://user@host/database   (or redis://host, etcd://host:2379)',
+      'export LEASE_URL=postgres://user@host/database   (or redis://host, etcd://host:2379, dynamodb://region/table)',
     )
   }
 

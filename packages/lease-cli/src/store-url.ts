@@ -2,7 +2,7 @@
 import { wrongUsage } from './exit-codes.ts'
 
 /** Which substrate. */
-export type StoreKind = 'postgres' | 'redis' | 'etcd'
+export type StoreKind = 'postgres' | 'redis' | 'etcd' | 'dynamodb'
 
 /** One server. */
 export interface HostPort {
@@ -16,10 +16,13 @@ export interface StoreUrl {
   /** Of Redis: what stands behind the hosts. */
   readonly mode: 'single' | 'cluster' | 'sentinel'
   readonly tls: boolean
+  /** Of DynamoDB: the host of `?endpoint=`; without one, the SDK knows the host. */
   readonly hosts: readonly HostPort[]
+  /** Of DynamoDB: the region, unless the environment names it. */
+  readonly region: string | undefined
   readonly username: string | undefined
   readonly password: string | undefined
-  /** What follows the hosts, without its slash: database, or master and database. */
+  /** What follows the hosts, without its slash: database, or master and database, or table. */
   readonly path: string
   readonly parameters: ReadonlyMap<string, string>
   /** As it was given, with the password: for a driver that reads URLs. */
@@ -39,11 +42,13 @@ const SCHEMES: Readonly<Record<string, readonly [StoreKind, StoreUrl['mode'], tl
   'rediss+sentinel': ['redis', 'sentinel', true, 26_379],
   etcd: ['etcd', 'single', false, 2379],
   etcds: ['etcd', 'single', true, 2379],
+  dynamodb: ['dynamodb', 'single', true, 443],
 }
 
 /** Parameters of Redis and etcd; those of PostgreSQL are libpq's. */
 const TLS_FILES = ['ca', 'cert', 'key'] as const
 const SENTINEL = ['sentinelUsername', 'sentinelPassword'] as const
+const DYNAMODB = ['endpoint', 'maxSkew'] as const
 
 /**
  * Takes the URL apart.
@@ -62,12 +67,18 @@ export function parseStoreUrl(text: string, from: string): StoreUrl {
       'postgres://user:password@host:5432/database?sslmode=verify-full',
       'redis://host:6379/0   rediss://host   redis+cluster://host1,host2   redis+sentinel://host1,host2/master',
       'etcd://host1:2379,host2:2379   etcds://host:2379?ca=/etc/ssl/etcd-ca.pem',
+      'dynamodb://eu-west-1/table   dynamodb://eu-west-1/table?endpoint=http://127.0.0.1:8000',
     )
   }
   const [kind, mode, tls, port] = known
   const [, , credentials, authority = '', path = '', query = ''] = parts
+  const parameters = parametersIn(query, from)
   const hosts =
-    authority === '' && kind === 'postgres' ? [] : authority.split(',').map((one) => hostPort(one, port, from))
+    kind === 'dynamodb'
+      ? endpointHosts(parameters.get('endpoint'), from)
+      : authority === '' && kind === 'postgres'
+        ? []
+        : authority.split(',').map((one) => hostPort(one, port, from))
   if (mode === 'single' && kind === 'redis' && hosts.length > 1) {
     throw wrongUsage(
       `${from} names several hosts`,
@@ -77,11 +88,11 @@ export function parseStoreUrl(text: string, from: string): StoreUrl {
   const masters = mode === 'sentinel' && path.split('/')[0] === ''
   if (masters)
     throw wrongUsage(`${from} names Sentinels and no master`, 'write redis+sentinel://host1:26379,host2:26379/mymaster')
+  if (kind === 'dynamodb') checkDynamodb({ credentials, region: authority, table: path }, from)
   const [username, password] =
     credentials === undefined ? [] : splitAt(credentials, ':').map((part) => decoded(part, from))
-  const parameters = parametersIn(query, from)
   const allowed: readonly string[] =
-    kind === 'postgres' ? [] : mode === 'sentinel' ? [...TLS_FILES, ...SENTINEL] : TLS_FILES
+    kind === 'dynamodb' ? DYNAMODB : mode === 'sentinel' ? [...TLS_FILES, ...SENTINEL] : TLS_FILES
   const unknown = kind === 'postgres' ? undefined : [...parameters.keys()].find((name) => !allowed.includes(name))
   if (unknown !== undefined) {
     throw wrongUsage(
@@ -89,12 +100,17 @@ export function parseStoreUrl(text: string, from: string): StoreUrl {
       `known are ${allowed.join(', ')}`,
     )
   }
-  const address = `${kind} at ${hosts.length === 0 ? 'the local socket' : hosts.map(shown).join(', ')}`
+  const places = hosts.map(shown).join(', ')
+  const address =
+    kind === 'dynamodb'
+      ? `table ${decoded(path, from)} of dynamodb at ${places || authority || 'the region of the environment'}`
+      : `${kind} at ${places || 'the local socket'}`
   return {
     kind,
     mode,
-    tls,
+    tls: tls && !/^http:/i.test(parameters.get('endpoint') ?? ''),
     hosts,
+    region: kind === 'dynamodb' && authority !== '' ? authority : undefined,
     username: username === '' ? undefined : username,
     password: password === '' ? undefined : password,
     path: decoded(path, from),
@@ -102,6 +118,38 @@ export function parseStoreUrl(text: string, from: string): StoreUrl {
     text,
     address,
   }
+}
+
+/** Of DynamoDB. @throws CommandEnd 64 */
+function checkDynamodb(
+  { credentials, region, table }: { credentials: string | undefined; region: string; table: string },
+  from: string,
+): void {
+  const example = 'write dynamodb://eu-west-1/table'
+  if (credentials !== undefined) {
+    throw wrongUsage(
+      `${from} has credentials in its URL, and a URL of DynamoDB has none`,
+      `${example}; credentials come as the AWS SDK finds them: AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a role`,
+    )
+  }
+  if (!/^[a-z\d-]*$/.test(region)) {
+    throw wrongUsage(
+      `${from} has no proper region in its URL`,
+      `${example}, or dynamodb:///table for the region of AWS_REGION or of the profile; the host of another server is ?endpoint=http://host:8000`,
+    )
+  }
+  if (table === '') throw wrongUsage(`${from} names no table`, example)
+}
+
+function endpointHosts(endpoint: string | undefined, from: string): HostPort[] {
+  if (endpoint === undefined) return []
+  const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined
+  const isPlain = url?.username === '' && url.password === '' && url.search === '' && url.hash === ''
+  if (!isPlain || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    throw wrongUsage(`${from} has no proper endpoint in its URL`, 'write ?endpoint=http://127.0.0.1:8000')
+  }
+  const port = url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port)
+  return [{ host: url.hostname.replace(/^\[(.*)\]$/, '$1'), port }]
 }
 
 /** `host:port`, with brackets around an address of IPv6. */

@@ -3,7 +3,11 @@ import { readFileSync } from 'node:fs'
 import { LeaseEvents, Manager, reasonOf, sleep, type Client, type Clock } from 'lease-core'
 import { brokenNamespaceRule, withoutSecrets, type Substrate } from 'lease-core/adapter'
 import type { PostgresPool } from 'lease-postgres'
+import type * as DynamodbSdk from '@aws-sdk/client-dynamodb'
+import type * as DynamodbAdapter from 'lease-dynamodb'
+import { parseDuration } from './durations.ts'
 import { CommandEnd, EXIT, wrongUsage } from './exit-codes.ts'
+import { optionalPackage } from './optional-package.ts'
 import type { Settings } from './settings.ts'
 import { parseStoreUrl, shown, type StoreKind, type StoreUrl } from './store-url.ts'
 
@@ -19,6 +23,8 @@ export interface Store {
   readonly events: LeaseEvents
   /** Of PostgreSQL: for `migrate` and `collect`. */
   readonly pool?: PostgresPool | undefined
+  /** Of DynamoDB: makes the table, unless it is there. */
+  readonly createTable?: (() => Promise<void>) | undefined
   /** A substrate of its own over the same connection, for `doctor`. */
   substrate(): Substrate
   /** Ends all connections. Releases nothing. */
@@ -32,6 +38,7 @@ interface Driver {
   client(namespace: string, options: ClientOptions): Promise<Client>
   substrate(namespace: string): Promise<Substrate>
   readonly pool?: PostgresPool | undefined
+  readonly createTable?: (() => Promise<void>) | undefined
   close(): Promise<void>
 }
 
@@ -82,7 +89,8 @@ export async function openStore(settings: Settings, options: OpenOptions): Promi
       await driver.close()
     }
     const { kind, address } = url
-    return { kind, address, namespace, manager, client, events, pool: driver.pool, substrate: () => substrate, close }
+    const { pool, createTable } = driver
+    return { kind, address, namespace, manager, client, events, pool, createTable, substrate: () => substrate, close }
   } catch (error) {
     await driver.close().catch(() => {}) // what went wrong first is what the caller must learn
     throw error
@@ -93,15 +101,23 @@ export async function openStore(settings: Settings, options: OpenOptions): Promi
 export function driverOf(url: StoreUrl, settings: Settings): Promise<Driver> {
   if (url.kind === 'postgres') return postgresDriver(url, settings)
   if (url.kind === 'redis') return redisDriver(url, settings)
-  return etcdDriver(url, settings)
+  return url.kind === 'etcd' ? etcdDriver(url, settings) : dynamodbDriver(url)
+}
+
+/** What says where in a store the leases are. */
+const OWN_PLACE: Readonly<Record<StoreKind, string>> = {
+  postgres: 'PostgreSQL has --schema and --table',
+  redis: 'redis has --prefix',
+  etcd: 'etcd has --prefix',
+  dynamodb: 'the table of DynamoDB is in its URL: dynamodb://region/table',
 }
 
 function checkPlace({ schema, table, prefix }: Settings, { kind }: StoreUrl): void {
   if (kind !== 'postgres' && (schema !== undefined || table !== undefined)) {
-    throw wrongUsage(`--schema and --table are of PostgreSQL; ${kind} has --prefix`)
+    throw wrongUsage(`--schema and --table are of PostgreSQL; ${OWN_PLACE[kind]}`)
   }
-  if (kind === 'postgres' && prefix !== undefined) {
-    throw wrongUsage('--prefix is of Redis and etcd; PostgreSQL has --schema and --table')
+  if ((kind === 'postgres' || kind === 'dynamodb') && prefix !== undefined) {
+    throw wrongUsage(`--prefix is of Redis and etcd; ${OWN_PLACE[kind]}`)
   }
 }
 
@@ -179,6 +195,11 @@ export function advice(error: unknown): string[] {
 
 const ADVICE: readonly (readonly [RegExp, string])[] = [
   [/ECONNREFUSED/, 'nothing listens there: is the server started, are host and port right?'],
+  [
+    /Could not load credentials|security token|request signature|MissingAuthenticationToken/i,
+    'AWS does not know who this is: give AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role',
+  ],
+  [/Region is missing/, 'write the region into the URL, dynamodb://eu-west-1/table, or set AWS_REGION'],
   [/ENOTFOUND|EAI_AGAIN|Name resolution failed/i, 'DNS does not know this host'],
   [/no answer|ETIMEDOUT|timeout|DEADLINE/i, 'a firewall may drop the packets, or the server hangs'],
   [
@@ -288,6 +309,35 @@ async function etcdDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
     client: async (namespace, own) => adapter.etcdClient({ ...options(namespace), ...own }),
     substrate: async (namespace) => new adapter.EtcdSubstrate(options(namespace)),
     close: async () => etcd.close(),
+  }
+}
+
+/** Region and credentials come as the SDK finds them, so that they are in no URL and in no message. */
+async function dynamodbDriver({ region, path: table, parameters }: StoreUrl): Promise<Driver> {
+  const skew = parameters.get('maxSkew')
+  const maxSkewMs = skew === undefined ? undefined : parseDuration(skew, '?maxSkew= of the URL', { zero: true })
+  const sdk = await optionalPackage<typeof DynamodbSdk>('@aws-sdk/client-dynamodb', ['lease-dynamodb'])
+  const adapter = await optionalPackage<typeof DynamodbAdapter>('lease-dynamodb', ['@aws-sdk/client-dynamodb'])
+  const endpoint = parameters.get('endpoint')
+  const client = new sdk.DynamoDBClient({
+    ...(region === undefined ? {} : { region }),
+    ...(endpoint === undefined ? {} : { endpoint }),
+    requestHandler: { connectionTimeout: CONNECT_MS, requestTimeout: CONNECT_MS },
+  })
+  const options = (namespace: string) => ({ client, table, namespace, maxSkewMs })
+  return {
+    probe: async () => {
+      try {
+        await client.send(new sdk.DescribeTableCommand({ TableName: table }))
+      } catch (error) {
+        // The server knows who asks. What is missing, table or right, each command says by itself.
+        if (!['ResourceNotFoundException', 'AccessDeniedException'].includes((error as Error).name)) throw error
+      }
+    },
+    client: async (namespace, own) => adapter.dynamodbClient({ ...options(namespace), ...own }),
+    substrate: async (namespace) => new adapter.DynamodbSubstrate(options(namespace)),
+    createTable: () => adapter.createTable({ client, table }),
+    close: async () => client.destroy(),
   }
 }
 

@@ -150,6 +150,18 @@ describe('bad input of lease', () => {
       expect(of('postgresql:///db?host=/var/run/postgresql'))
         .to.include({ kind: 'postgres', path: 'db' })
         .and.to.have.deep.property('hosts', [])
+      expect(of('dynamodb://eu-west-1/leases'))
+        .to.include({ kind: 'dynamodb', tls: true, path: 'leases' })
+        .and.to.have.deep.property('hosts', [])
+      expect(of('dynamodb://eu-west-1/leases?endpoint=http://[::1]:8000'))
+        .to.include({ tls: false })
+        .and.to.have.deep.property('hosts', ['::1 8000'])
+      expect(parseStoreUrl('dynamodb://eu-west-1/leases', 'LEASE_URL')).to.include({
+        region: 'eu-west-1',
+        address: 'table leases of dynamodb at eu-west-1',
+      })
+      const arn = 'arn:aws:dynamodb:eu-west-1:123456789012:table/leases'
+      expect(parseStoreUrl(`dynamodb:///${arn}`, 'LEASE_URL')).to.include({ region: undefined, path: arn })
       expect(parseStoreUrl(`postgres://ann:${SECRET}@host/db`, 'LEASE_URL').address).to.equal('postgres at host:5432')
     })
 
@@ -163,6 +175,12 @@ describe('bad input of lease', () => {
       `redis://ann:${SECRET}%zz@host`,
       `etcd://ann:${SECRET}@`,
       `etcd://ann:${SECRET}/x@host`,
+      `dynamodb://ann:${SECRET}@eu-west-1/leases`,
+      'dynamodb://eu-west-1',
+      'dynamodb://127.0.0.1:8000/leases',
+      `dynamodb://eu-west-1/leases?endpoint=http://ann:${SECRET}@host`,
+      'dynamodb://eu-west-1/leases?endpoint=host:8000',
+      'dynamodb://eu-west-1/leases?profile=x',
     ]) {
       it(`${url.replace(SECRET, '…')} is refused, and shown to nobody`, async () => {
         const message = await messageOf((async () => parseStoreUrl(url, 'LEASE_URL'))())

@@ -1,7 +1,14 @@
+import { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { expect } from 'chai'
+import { systemClock } from 'lease-core'
+import { dynamodbClient } from 'lease-dynamodb'
 import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { request, type IncomingMessage } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import {
+  dynamodbTarget,
   freshDatabase,
   isMatrix,
   postgresTargets,
@@ -14,13 +21,16 @@ import {
   type Redis,
 } from 'lease-servers'
 import type { Finding } from '#src/commands/doctor.ts'
+import { parseStoreUrl } from '#src/store-url.ts'
 import { LeaseRun } from './lease-run.ts'
 import { leaseHere } from './screen.ts'
-import { besides, testServers, unique } from './stores.ts'
+import { besides, dynamodbUrl, testServers, unique } from './stores.ts'
 
 const SECRET = 'geheim'
+const HOUR_MS = 3_600_000
 const [postgres] = postgresTargets()
 const [cluster] = redisTargets('cluster')
+const dynamodb = dynamodbTarget()
 
 describe('lease and the servers that a URL names', () => {
   for (const server of testServers()) {
@@ -171,6 +181,92 @@ if (postgres !== undefined) {
     })
   })
 }
+
+describe('lease and a table of DynamoDB', () => {
+  let env: Record<string, string>
+
+  before(() => (env = { LEASE_URL: dynamodbUrl(dynamodb), LEASE_NAMESPACE: unique() }))
+
+  it('that is not there: 69, doctor says lease migrate, and that makes it', async () => {
+    const listed = await leaseHere(['list'], env)
+    expect(listed.code).to.equal(69)
+    expect(listed.stderr).to.contain('there is no such table').and.to.contain('lease migrate makes missing tables')
+    const seen = await leaseHere(['doctor'], env)
+    expect(seen.code).to.equal(1)
+    expect(seen.stdout).to.contain('ok      reach 127.0.0.1').and.to.contain('ok      login')
+    expect(seen.stdout).to.contain('failed  tables and rights').and.to.contain('lease migrate makes a missing table')
+    expect((await leaseHere(['plans'], env)).stdout).to.contain('AWS::DynamoDB::Table')
+    expect((await leaseHere(['list'], env)).code).to.equal(69)
+    for (const _ of ['first', 'again']) {
+      expect((await leaseHere(['migrate'], env)).stdout).to.contain('the table is ready (table cli-')
+    }
+    expect(await leaseHere(['list'], env)).to.include({ code: 0, stderr: 'no lease is held\n' })
+    expect(await leaseHere(['doctor'], env)).to.include({ code: 0 })
+    expect((await leaseHere(['collect'], env)).stderr).to.contain('dynamodb deletes by itself')
+  })
+
+  it('runs a job, shows it, pins it, and waits for its end', async () => {
+    const store = await besides(env['LEASE_URL'] ?? '', env['LEASE_NAMESPACE'] ?? '')
+    const line = '[ "$LEASE_FENCING_TOKEN" -gt 0 ] && [ -z "$LEASE_URL" ] && exit 3'
+    expect((await leaseHere(['exec', 'job', '--', 'sh', '-c', line], env)).code).to.equal(3)
+    await store.manager.claim('job', 'bob', { minutes: 1 })
+    expect((await leaseHere(['show', 'job'], env)).stdout).to.contain('bob')
+    expect((await leaseHere(['pin', 'job', 'ops'], env)).code).to.equal(0)
+    expect((await leaseHere(['pins'], env)).stdout).to.match(/job.*ops/)
+    expect((await leaseHere(['unpin', 'job', 'ops'], env)).code).to.equal(0)
+    expect((await leaseHere(['watch', 'job', '--until', 'held'], env)).stdout).to.contain('bob')
+    const waiting = leaseHere(['wait', 'job'], env)
+    await store.manager.release('job', 'bob')
+    expect((await waiting).code).to.equal(0)
+    await store.close()
+  })
+
+  it('has no lease that a command takes at once from a dead holder, unless ?maxSkew= lets it', async () => {
+    const { path: table } = parseStoreUrl(env['LEASE_URL'] ?? '', 'the test')
+    const driver = new DynamoDBClient({ endpoint: dynamodb.endpoint, region: 'us-east-1' })
+    const clock = { ...systemClock, now: () => systemClock.now() - 2 * HOUR_MS }
+    const client = dynamodbClient({ client: driver, table, namespace: env['LEASE_NAMESPACE'] ?? '', clock })
+    await client.claimLease('left', { holder: 'dead', duration: HOUR_MS }) // an hour ago, and nobody looked since
+    await client.close()
+    driver.destroy()
+    const folder = mkdtempSync(join(tmpdir(), 'lease-cli-'))
+    const acquire = ['acquire', 'left', '--duration', '1m', '--token-file', join(folder, 'left')]
+    expect((await leaseHere(acquire, env)).code).to.equal(75)
+    const unclear = await leaseHere(acquire, { ...env, LEASE_URL: `${env['LEASE_URL']}&maxSkew=100` })
+    expect(unclear.code).to.equal(64)
+    expect(unclear.stderr).to.contain('?maxSkew= of the URL must have a unit')
+    const trusting = { ...env, LEASE_URL: `${env['LEASE_URL']}&maxSkew=10s` }
+    expect((await leaseHere(acquire, trusting)).code).to.equal(0)
+    rmSync(folder, { recursive: true })
+  })
+
+  it('is asked with the credentials that the SDK finds; where there are none, the message says how to give them', async () => {
+    const before = Object.entries(process.env).filter(([name]) => name.startsWith('AWS_'))
+    const only = (own: Readonly<Record<string, string | undefined>>): void => {
+      for (const name of Object.keys(process.env)) if (name.startsWith('AWS_')) delete process.env[name]
+      Object.assign(process.env, own)
+    }
+    const nothing = {
+      AWS_EC2_METADATA_DISABLED: 'true',
+      AWS_CONFIG_FILE: '/nonexistent',
+      AWS_SHARED_CREDENTIALS_FILE: '/nonexistent',
+      AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true',
+    }
+    try {
+      only(nothing)
+      const { code, stderr } = await leaseHere(['list'], env)
+      expect(code).to.equal(69)
+      expect(stderr).to.contain('Could not load credentials').and.to.contain('give AWS_PROFILE')
+      only({ ...nothing, AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: SECRET })
+      for (const command of ['list', 'doctor', 'migrate']) {
+        const printed = await leaseHere([command, '--verbose'], env)
+        expect(printed.stdout + printed.stderr).to.not.contain(SECRET)
+      }
+    } finally {
+      only(Object.fromEntries(before))
+    }
+  })
+})
 
 function listOf(addresses: readonly Address[]): string {
   return addresses.map(({ host, port }) => `${host}:${port}`).join(',')

@@ -1,5 +1,12 @@
 /** The servers on which the command is tried: by URL, as people give them. */
-import { etcdTargets, freshDatabase, postgresTargets, redisTargets, type FreshDatabase } from 'lease-servers'
+import {
+  dynamodbTarget,
+  etcdTargets,
+  freshDatabase,
+  postgresTargets,
+  redisTargets,
+  type FreshDatabase,
+} from 'lease-servers'
 import { openStore, type Store } from '#src/store.ts'
 import { systemClock } from 'lease-core'
 import { leaseHere } from './screen.ts'
@@ -19,6 +26,7 @@ export function testServers(): readonly TestServer[] {
   const [redis] = redisTargets('server')
   const [etcd] = etcdTargets(1)
   if (postgres === undefined || redis === undefined || etcd === undefined) throw new Error('a server is missing')
+  const dynamodb = dynamodbTarget()
   let database: FreshDatabase | undefined
   return [
     {
@@ -32,12 +40,31 @@ export function testServers(): readonly TestServer[] {
     },
     { name: 'redis', open: async () => redis.url, close: async () => {} },
     { name: 'etcd', open: async () => etcdUrl(etcd.endpoints), close: async () => {} },
+    {
+      name: 'dynamodb',
+      open: async () => {
+        const url = dynamodbUrl(dynamodb)
+        await leaseHere(['migrate'], { LEASE_URL: url })
+        return url
+      },
+      close: async () => {},
+    },
   ]
 }
 
 /** The URL of these endpoints. */
 export function etcdUrl(endpoints: readonly string[]): string {
   return `etcd://${endpoints.map((endpoint) => endpoint.replace('http://', '')).join(',')}`
+}
+
+// The SDK takes them from here, as people do; and it tells of the end of Node 20 in every process.
+process.env['AWS_ACCESS_KEY_ID'] ??= 'test'
+process.env['AWS_SECRET_ACCESS_KEY'] ??= 'test'
+process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] = 'true'
+
+/** The URL of a table that no other test uses, and that is not there yet. */
+export function dynamodbUrl({ endpoint }: { readonly endpoint: string }): string {
+  return `dynamodb://us-east-1/${unique()}?endpoint=${endpoint}`
 }
 
 /** A store of this process, beside the command. */

@@ -1,7 +1,8 @@
 /** `lease console`: the page of the package `lease-console`, on this machine. It is loaded only here, and need not be installed. */
 import type * as ConsolePackage from 'lease-console'
 import type { Context } from '../context.ts'
-import { CommandEnd, EXIT, wrongUsage } from '../exit-codes.ts'
+import { EXIT, wrongUsage } from '../exit-codes.ts'
+import { optionalPackage } from '../optional-package.ts'
 import { oneLine } from '../output.ts'
 
 /** The flags of `lease console`. */
@@ -28,7 +29,7 @@ export async function serveConsole(context: Context, flags: ConsoleFlags): Promi
     )
   }
   if (flags.write === true) await context.mustWrite()
-  const lib = await load()
+  const lib = await optionalPackage<typeof ConsolePackage>('lease-console')
   return context.withStore(async ({ manager, namespace, address }, signal) => {
     const by = await context.settings.author()
     const console = lib.createConsole({
@@ -51,18 +52,4 @@ export async function serveConsole(context: Context, flags: ConsoleFlags): Promi
     )
     return EXIT.ok
   })
-}
-
-async function load(): Promise<typeof ConsolePackage> {
-  const name = 'lease-console' // no name for the compiler: the package need not be there
-  try {
-    return (await import(name)) as typeof ConsolePackage
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw error
-    throw new CommandEnd(
-      EXIT.notFound,
-      'the package lease-console is not installed',
-      'npm install lease-console   beside lease-cli, or: npx -p lease-cli -p lease-console lease console',
-    )
-  }
 }

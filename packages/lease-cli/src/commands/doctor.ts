@@ -79,7 +79,12 @@ async function* check(context: Context): AsyncGenerator<Finding> {
   }
   const ignoreWarnings = store.events.subscribe(() => {}) // the same that `inspect` finds
   try {
-    yield good('login', 'the server answers, and takes user and password')
+    yield good(
+      'login',
+      store.kind === 'dynamodb'
+        ? 'the server answers, and takes the credentials'
+        : 'the server answers, and takes user and password',
+    )
     yield* inspect(store, settings)
   } finally {
     ignoreWarnings()
@@ -239,7 +244,8 @@ async function reachable({ host, port }: HostPort, clock: Clock): Promise<Findin
 
 function hintsOf(error: unknown, { kind }: Store): readonly string[] {
   if (!(error instanceof ErrUnknown) || error.reason !== 'set-up') return advice(error)
-  return kind === 'postgres' ? ['lease migrate makes what is missing; lease plans prints the SQL'] : []
+  if (kind === 'postgres') return ['lease migrate makes what is missing; lease plans prints the SQL']
+  return kind === 'dynamodb' ? ['lease migrate makes a missing table; lease plans prints it for CloudFormation'] : []
 }
 
 function pageOf({ kind }: Store): string {
