@@ -180,7 +180,8 @@ function exportedBy(declarations: string): string[] {
 }
 
 const GROUPS: readonly { readonly text: string; readonly of: RegExp; readonly collapsed?: boolean }[] = [
-  { text: 'Start', of: /^(quick-start|which-lock|questions|comparison)\.md$/ },
+  { text: 'Start', of: /^(quick-start|which-lock|comparison)\.md$/ },
+  { text: 'Questions', of: /^questions\//, collapsed: true },
   { text: 'Guides', of: /^(cookbook|setup|concepts|guarantees|testing|capacity|performance|reliability)\.md$/ },
   { text: 'Stores', of: /^substrates\// },
   { text: 'Recipes', of: /^recipes\//, collapsed: true },
@@ -190,15 +191,18 @@ const GROUPS: readonly { readonly text: string; readonly of: RegExp; readonly co
   { text: 'Decisions', of: /^decisions\//, collapsed: true },
 ]
 
+const isIndex = ({ path }: Page): boolean => path.endsWith('index.md')
+
 function sidebarOf(pages: readonly Page[]): unknown[] {
   const groups = GROUPS.map(({ of, ...rest }) => ({
     ...rest,
     items: pages
       .filter(({ path }) => of.test(path))
+      .toSorted((a, b) => Number(isIndex(b)) - Number(isIndex(a)))
       .map(({ path, title }) => ({ text: title, link: `/${path.replace(/(index)?\.md$/, '')}` })),
   }))
   const api = { text: 'API', items: [{ text: 'All packages', link: '/api/' }] }
-  return [...groups.slice(0, 6), api, ...groups.slice(6)]
+  return [...groups.slice(0, 7), api, ...groups.slice(7)]
 }
 
 /** What people read: source files are left to the repository. */

@@ -32,6 +32,12 @@ describe('the content of the site', () => {
     for (const code of codes) expect(page('errors.md')).to.include(`\`${code}\``)
   })
 
+  it('lists the page of every question', () => {
+    const questions = pages.map(({ path }) => path).filter((path) => /^questions\/(?!index)/.test(path))
+    expect(questions).to.have.length.above(14)
+    for (const path of questions) expect(page('questions/index.md')).to.include(`](/${path})`)
+  })
+
   it('has the whole of each example behind a tab of the quick start', () => {
     const tabs = [...page('quick-start.md').matchAll(/^```ts \[(.+)\]$/gm)].map(([, name]) => name)
     expect(tabs).to.include.members([

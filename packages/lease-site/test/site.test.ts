@@ -71,7 +71,12 @@ describe('the site', () => {
 
   it('lists its pages in llms.txt, and each is there as Markdown', async () => {
     const links = [...(await text('llms.txt')).matchAll(/\]\((\/[^)]+)\)/g)].map(([, path = '']) => path)
-    expect(links).to.include.members(['/quick-start.md', '/guarantees.md', '/substrates/postgres.md', '/checklist.md'])
+    expect(links).to.include.members([
+      '/quick-start.md',
+      '/guarantees.md',
+      '/questions/shutdown.md',
+      '/substrates/postgres.md',
+    ])
     for (const path of links) expect(await text(path)).to.match(/^# /m)
     expect(await text('llms-full.txt')).to.include('# Guarantees')
   })
