@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path'
 import { expect } from 'chai'
 import * as core from 'lease-core'
 import { root } from '#src/build.ts'
-import { content, published } from '#src/content.ts'
+import { content, fenceExamples, published } from '#src/content.ts'
 
 describe('the content of the site', () => {
   const { pages, dead } = content(root)
@@ -50,6 +50,20 @@ describe('the content of the site', () => {
       'in memory',
     ])
     expect(page('quick-start.md')).to.include('export async function quickStart(').and.to.include('redisQuickStart(')
+  })
+
+  it('shows an example of a doc comment as it was written, and leaves lists and fenced code alone', () => {
+    expect(fenceExamples('Runs it:\n\n    f(() =\\> \\{ a\\<b\\> \\})\n    g()\n\nIt \\<may\\>.\n')).to.equal(
+      'Runs it:\n\n```ts\nf(() => { a<b> })\ng()\n```\n\nIt \\<may\\>.\n',
+    )
+    for (const other of [
+      '- a\n\n    b \\{\n',
+      'a\n\n    - b \\{\n',
+      '```ts\na\n\n    b \\{\n```\n',
+      'a\n    b \\{\n',
+    ]) {
+      expect(fenceExamples(other)).to.equal(other)
+    }
   })
 
   it('names every link that leads nowhere, and leaves code alone', async () => {

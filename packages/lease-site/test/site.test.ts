@@ -65,6 +65,9 @@ describe('the site', () => {
 
   it('has each class of the API', async () => {
     expect(await text('api/lease-core/index.html')).to.include('id="manager"')
+    expect((await text('api/lease-core/index.html')).replaceAll(/<[^>]*>/g, '')).to.include(
+      'new MemoryGuard(() =&gt; accounts',
+    )
     expect(await text('api/lease-core/testing.html')).to.include('id="faultysubstrate"')
     expect(await text('api/lease-postgres/index.html')).to.include('id="postgresclient"')
   })
@@ -100,6 +103,7 @@ describe('the site', () => {
           'api/lease-core/index.html',
         ]) {
           await page.goto(`${url}/${path}`, { waitUntil: 'networkidle' })
+          await page.waitForFunction(() => '__vue_app__' in (document.querySelector('#app') ?? {})) // it is all there
           const isDark = await page.evaluate(() => document.documentElement.classList.contains('dark'))
           expect(isDark, path).to.equal(colorScheme === 'dark')
           // The page itself never scrolls sideways: wide tables and code do, within.
