@@ -72,6 +72,7 @@ const pages = [
   ...published.map((name) => `packages/${name}`),
   'packages/lease-bench',
   'packages/lease-site/pages',
+  'packages/lease-site/pages/questions',
 ]
 for (const folder of pages) {
   it(`every link of the pages in ${folder} leads to a file`, async () => {

@@ -11,9 +11,9 @@ import {
   type OpenPostgresJs,
   type PostgresOptions,
 } from 'lease-postgres'
-import { caught, claim, grant, newCall, noneUnheard, readOne, unique } from 'lease-scenes'
+import { caught, claim, grant, newCall, noneUnheard, readOne, sleep, unique } from 'lease-scenes'
 import postgres from 'postgres'
-import { PostgresJsPool } from '#src/postgres-js.ts'
+import { PostgresJsListener, PostgresJsPool } from '#src/postgres-js.ts'
 import { openSetting, type Setting } from './setting.ts'
 
 noneUnheard()
@@ -215,6 +215,20 @@ for (const target of enoughOf(postgresTargets())) {
       expect((await next.query('SELECT $1::int4 + 1 AS sum', [41])).rows).to.deep.equal([{ sum: '42' }])
       next.release()
       await pool.end()
+    })
+
+    it('rejects nothing unheard when it is closed at any moment while it connects', async () => {
+      let isAnswered = false
+      for (let afterMs = 0; !isAnswered; afterMs += 1 + Math.floor(afterMs / 20)) {
+        const pool = new PostgresJsPool(opening())
+        const listener = PostgresJsListener.by(opening(), 'listen')
+        const client = await pool.connect()
+        const asked = Promise.allSettled([client.query('SELECT 1'), listener.connect()])
+        await sleep(afterMs)
+        client.release(true)
+        await Promise.all([pool.end(), listener.end()])
+        isAnswered = (await asked).every(({ status }) => status === 'fulfilled')
+      }
     })
 
     it('keeps the SQLSTATE of an error, and the connection', async () => {

@@ -17,6 +17,7 @@ export default defineConfig({
   lang: 'en',
   title: 'lease',
   description: 'Leases and locks for Node.js that hold when a process is paused',
+  head: [['link', { rel: 'icon', type: 'image/svg+xml', href: '/favicon.svg' }]],
   cleanUrls: false,
   lastUpdated: false,
   markdown: { anchor: { slugify }, theme: { light: 'github-light', dark: 'github-dark' } },

@@ -8,7 +8,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join, posix, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { npmFolder } from 'lease-servers'
-import { content, published, type Page } from '#src/content.ts'
+import { content, fenceExamples, published, type Page } from '#src/content.ts'
 
 /** The folder of the repository. */
 export const root: string = resolve(import.meta.dirname, '../../..')
@@ -51,6 +51,7 @@ export async function buildSite(): Promise<Site> {
     if (missing.length > 0) throw new Error(`exports without a page:\n${missing.join('\n')}`)
     await cp(join(own, 'engine/config.mjs'), join(site, '.vitepress/config.mjs'))
     await cp(join(own, 'engine/theme.mjs'), join(site, '.vitepress/theme/index.mjs'))
+    await cp(join(own, 'engine/favicon.svg'), join(site, 'public/favicon.svg'))
     await cp(join(own, 'engine/style.css'), join(site, '.vitepress/theme/style.css'))
     await write(join(site, '.vitepress/pages.json'), JSON.stringify({ sidebar: sidebarOf(pages) }))
     const env = { ...process.env, NODE_ENV: 'production' }
@@ -119,6 +120,7 @@ async function writeApi(engine: string, project: string, entries: readonly Entry
     readme: 'none',
     skipErrorChecking: true,
     disableSources: true,
+    excludeExternals: true, // what an error inherits from Error
     hidePageHeader: true,
     hideBreadcrumbs: true,
     sanitizeComments: true,
@@ -135,7 +137,7 @@ async function writeApi(engine: string, project: string, entries: readonly Entry
     const plain = text
       .replaceAll(/\]\((?!https?:)([^)#\s]+\.md)/g, link)
       .replaceAll(/^((?:# |- \[).*lease-[a-z]+)\/dist/gm, '$1')
-    await write(join(api, named(file)), plain)
+    await write(join(api, named(file)), fenceExamples(plain))
   }
 }
 
@@ -179,8 +181,17 @@ function exportedBy(declarations: string): string[] {
   return [...lists, ...single]
 }
 
-const GROUPS: readonly { readonly text: string; readonly of: RegExp; readonly collapsed?: boolean }[] = [
-  { text: 'Start', of: /^(quick-start|which-lock|questions|comparison)\.md$/ },
+interface Group {
+  readonly text: string
+  readonly of: RegExp
+  readonly collapsed?: boolean
+  /** Pages that are not in the order of the alphabet. @default the index */
+  readonly first?: readonly string[]
+}
+
+const GROUPS: readonly Group[] = [
+  { text: 'Start', of: /^(quick-start|which-lock|comparison)\.md$/, first: ['quick-start', 'which-lock'] },
+  { text: 'Questions', of: /^questions\//, collapsed: true },
   { text: 'Guides', of: /^(cookbook|setup|concepts|guarantees|testing|capacity|performance|reliability)\.md$/ },
   { text: 'Stores', of: /^substrates\// },
   { text: 'Recipes', of: /^recipes\//, collapsed: true },
@@ -190,15 +201,25 @@ const GROUPS: readonly { readonly text: string; readonly of: RegExp; readonly co
   { text: 'Decisions', of: /^decisions\//, collapsed: true },
 ]
 
+/** The pages of a group, in the order of the side bar. */
+function pagesOf({ of, first }: Group, pages: readonly Page[]): Page[] {
+  const all = pages.filter(({ path }) => of.test(path))
+  const isFirst = ({ path }: Page): boolean => first?.includes(path.replace(/\.md$/, '')) ?? path.endsWith('index.md')
+  const rank = (page: Page): number => (isFirst(page) ? 0 : 1)
+  return all.toSorted((a, b) => rank(a) - rank(b))
+}
+
 function sidebarOf(pages: readonly Page[]): unknown[] {
-  const groups = GROUPS.map(({ of, ...rest }) => ({
-    ...rest,
-    items: pages
-      .filter(({ path }) => of.test(path))
-      .map(({ path, title }) => ({ text: title, link: `/${path.replace(/(index)?\.md$/, '')}` })),
+  const groups = GROUPS.map((group) => ({
+    text: group.text,
+    ...(group.collapsed === undefined ? {} : { collapsed: group.collapsed }),
+    items: pagesOf(group, pages).map(({ path, title }) => ({
+      text: title,
+      link: `/${path.replace(/(index)?\.md$/, '')}`,
+    })),
   }))
   const api = { text: 'API', items: [{ text: 'All packages', link: '/api/' }] }
-  return [...groups.slice(0, 6), api, ...groups.slice(6)]
+  return [...groups.slice(0, 7), api, ...groups.slice(7)]
 }
 
 /** What people read: source files are left to the repository. */
@@ -206,9 +227,9 @@ const isRead = ({ path }: Page): boolean => !path.startsWith('sources/') && path
 
 /** The pages as Markdown, for programs that read: llmstxt.org. */
 function llms(pages: readonly Page[]): string {
-  const lists = GROUPS.map(({ text, of }) => {
-    const items = pages.filter(({ path }) => of.test(path)).map(({ path, title }) => `- [${title}](/${path})`)
-    return `## ${text}\n\n${items.join('\n')}\n`
+  const lists = GROUPS.map((group) => {
+    const items = pagesOf(group, pages).map(({ path, title }) => `- [${title}](/${path})`)
+    return `## ${group.text}\n\n${items.join('\n')}\n`
   })
   const head = '# lease\n\n> Leases and locks for Node.js on PostgreSQL, Redis, etcd and DynamoDB.\n'
   return [head, ...lists].join('\n')

@@ -149,6 +149,19 @@ function outsideOfCode(text: string, change: (prose: string) => string): string 
   }
 }
 
+/**
+ * Makes fenced TypeScript of the indented examples of doc comments. TypeDoc escapes what is no fenced code, so without this an example
+ * would show `=\>` for `=>`, without colours, and be as wide as its longest line.
+ */
+export function fenceExamples(markdown: string): string {
+  return outsideOfCode(markdown, (prose) =>
+    prose.replaceAll(/(?<=^(?! *(?:[-*]|\d+\.) ).*\n\n)(?: {4}(?![-*] |\d+\. ).*\n)+/gm, (example) => {
+      const code = example.replaceAll(/^ {4}/gm, '').replaceAll(/\\([{}<>])/g, '$1')
+      return `\`\`\`ts\n${code}\`\`\`\n`
+    }),
+  )
+}
+
 /** As GitHub makes them, and `engine/config.mjs`. */
 export const slugOf = (heading: string): string =>
   heading

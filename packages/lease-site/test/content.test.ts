@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path'
 import { expect } from 'chai'
 import * as core from 'lease-core'
 import { root } from '#src/build.ts'
-import { content, published } from '#src/content.ts'
+import { content, fenceExamples, published } from '#src/content.ts'
 
 describe('the content of the site', () => {
   const { pages, dead } = content(root)
@@ -32,6 +32,12 @@ describe('the content of the site', () => {
     for (const code of codes) expect(page('errors.md')).to.include(`\`${code}\``)
   })
 
+  it('lists the page of every question', () => {
+    const questions = pages.map(({ path }) => path).filter((path) => /^questions\/(?!index)/.test(path))
+    expect(questions).to.have.length.above(14)
+    for (const path of questions) expect(page('questions/index.md')).to.include(`](/${path})`)
+  })
+
   it('has the whole of each example behind a tab of the quick start', () => {
     const tabs = [...page('quick-start.md').matchAll(/^```ts \[(.+)\]$/gm)].map(([, name]) => name)
     expect(tabs).to.include.members([
@@ -44,6 +50,20 @@ describe('the content of the site', () => {
       'in memory',
     ])
     expect(page('quick-start.md')).to.include('export async function quickStart(').and.to.include('redisQuickStart(')
+  })
+
+  it('shows an example of a doc comment as it was written, and leaves lists and fenced code alone', () => {
+    expect(fenceExamples('Runs it:\n\n    f(() =\\> \\{ a\\<b\\> \\})\n    g()\n\nIt \\<may\\>.\n')).to.equal(
+      'Runs it:\n\n```ts\nf(() => { a<b> })\ng()\n```\n\nIt \\<may\\>.\n',
+    )
+    for (const other of [
+      '- a\n\n    b \\{\n',
+      'a\n\n    - b \\{\n',
+      '```ts\na\n\n    b \\{\n```\n',
+      'a\n    b \\{\n',
+    ]) {
+      expect(fenceExamples(other)).to.equal(other)
+    }
   })
 
   it('names every link that leads nowhere, and leaves code alone', async () => {

@@ -65,13 +65,21 @@ describe('the site', () => {
 
   it('has each class of the API', async () => {
     expect(await text('api/lease-core/index.html')).to.include('id="manager"')
+    expect((await text('api/lease-core/index.html')).replaceAll(/<[^>]*>/g, '')).to.include(
+      'new MemoryGuard(() =&gt; accounts',
+    )
     expect(await text('api/lease-core/testing.html')).to.include('id="faultysubstrate"')
     expect(await text('api/lease-postgres/index.html')).to.include('id="postgresclient"')
   })
 
   it('lists its pages in llms.txt, and each is there as Markdown', async () => {
     const links = [...(await text('llms.txt')).matchAll(/\]\((\/[^)]+)\)/g)].map(([, path = '']) => path)
-    expect(links).to.include.members(['/quick-start.md', '/guarantees.md', '/substrates/postgres.md', '/checklist.md'])
+    expect(links).to.include.members([
+      '/quick-start.md',
+      '/guarantees.md',
+      '/questions/shutdown.md',
+      '/substrates/postgres.md',
+    ])
     for (const path of links) expect(await text(path)).to.match(/^# /m)
     expect(await text('llms-full.txt')).to.include('# Guarantees')
   })
@@ -95,6 +103,7 @@ describe('the site', () => {
           'api/lease-core/index.html',
         ]) {
           await page.goto(`${url}/${path}`, { waitUntil: 'networkidle' })
+          await page.waitForFunction(() => '__vue_app__' in (document.querySelector('#app') ?? {})) // it is all there
           const isDark = await page.evaluate(() => document.documentElement.classList.contains('dark'))
           expect(isDark, path).to.equal(colorScheme === 'dark')
           // The page itself never scrolls sideways: wide tables and code do, within.

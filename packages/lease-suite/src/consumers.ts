@@ -21,26 +21,29 @@ export interface ConsumerResult {
 const run = promisify(execFile)
 
 /** What the packages are used with; exact, so that a run shows what these releases do. */
-const TOOLS: Readonly<Record<string, string>> = {
+const DRIVERS: Readonly<Record<string, string>> = {
   '@aws-sdk/client-dynamodb': '^3.1169.0',
   '@nestjs/common': '^12.5.1',
   '@nestjs/core': '^12.5.1',
   '@nestjs/schedule': '^12.0.2',
   '@opentelemetry/api': '~1.9.1',
-  '@types/node': '^20.19.0',
-  '@types/pg': '^8.23.1',
-  esbuild: '^0.25.0',
   etcd3: '^1.1.2',
   ioredis: '^6.0.0',
-  jest: '^30.0.0',
   pg: '^8.23.1',
   postgres: '^3.4.9',
   redis: '^6.3.1',
   'reflect-metadata': '^0.2.2',
   rxjs: '^7.8.2',
+  zod: '^4.6.7',
+}
+/** What projects are built and tested with. */
+const TOOLS: Readonly<Record<string, string>> = {
+  '@types/node': '^20.19.0',
+  '@types/pg': '^8.23.1',
+  esbuild: '^0.25.0',
+  jest: '^30.0.0',
   typescript: '~5.9.3',
   vitest: '^3.2.0',
-  zod: '^4.6.7',
 }
 /** npm has their programs; a platform for which it has none is left out. */
 const RUNTIMES: Readonly<Record<string, string>> = { bun: '^1.2.0', deno: '^2.4.0' }
@@ -105,7 +108,7 @@ export async function tryPackages(report: (result: ConsumerResult) => void = () 
   const project = await mkdtemp(join(tmpdir(), 'lease-consumer-'))
   const results: ConsumerResult[] = []
   try {
-    await install(project, names)
+    await installPackages(project, names, { tools: TOOLS, optional: RUNTIMES })
     for (const [way, use] of Object.entries(waysOf(project, names))) {
       const wrong = await use().then(
         () => undefined,
@@ -121,7 +124,16 @@ export async function tryPackages(report: (result: ConsumerResult) => void = () 
   return results
 }
 
-async function install(project: string, names: readonly string[]): Promise<void> {
+/**
+ * Packs these packages, and has npm install them in this folder beside their drivers.
+ *
+ * @throws the packages cannot be packed or installed
+ */
+export async function installPackages(
+  project: string,
+  names: readonly string[],
+  { tools = {}, optional = {} }: { readonly tools?: typeof TOOLS; readonly optional?: typeof RUNTIMES } = {},
+): Promise<void> {
   const tarballs = join(project, 'tarballs')
   await mkdir(tarballs)
   const filters = names.map((name) => `--filter=./packages/${name}`)
@@ -132,7 +144,8 @@ async function install(project: string, names: readonly string[]): Promise<void>
   const own = Object.fromEntries(
     names.map((name) => [name, `file:tarballs/${packed.find((file) => file.startsWith(`${name}-0`))}`]),
   )
-  const manifest = { private: true, type: 'module', dependencies: { ...own, ...TOOLS }, optionalDependencies: RUNTIMES }
+  const dependencies = { ...own, ...DRIVERS, ...tools }
+  const manifest = { private: true, type: 'module', dependencies, optionalDependencies: optional }
   await writeFile(join(project, 'package.json'), JSON.stringify(manifest, undefined, 2))
   const options = ['--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline']
   await run('npm', ['install', ...options], { cwd: project, maxBuffer: 64 * 1024 * 1024 })
