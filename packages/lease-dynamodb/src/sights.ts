@@ -1,4 +1,4 @@
-/** What those who wait, watch or hold are to hear of follows from this. */
+/** What a waiter, a watcher or a holder is notified of follows from two sights, one after the other. */
 import { ABSENT, type State } from './layout.ts'
 import { VACANT, type Sight } from './polled-hints.ts'
 import { clientOf, waitersIn } from './queue.ts'
