@@ -93,9 +93,8 @@ async function packageCheck(signal: AbortSignal): Promise<string | undefined> {
   if (changed.length === 0) return undefined
   const work = await mkdtemp(join(tmpdir(), 'lease-packages-'))
   try {
-    const chosen = changed.map(({ name }) => `--filter=./packages/${name}`)
-    const pack = ['-r', ...chosen, 'pack', '--pack-destination', work, '--config.ignore-scripts=true']
-    const packed = await execute('pnpm', pack, signal)
+    const names = changed.map(({ name }) => name)
+    const packed = await execute('pnpm', packArguments(names, work), signal)
     const files = (await readdir(work)).map((file) => join(work, file))
     if (packed.code !== 0 || files.length !== changed.length) {
       return packed.output || `pnpm packed ${files.length} packages of ${changed.length}`
@@ -109,6 +108,12 @@ async function packageCheck(signal: AbortSignal): Promise<string | undefined> {
   mkdirSync(cache, { recursive: true })
   for (const { passed } of changed) writeFileSync(passed, '')
   return undefined
+}
+
+/** With these pnpm packs packages into a folder, as npm would publish them. */
+export function packArguments(names: readonly string[], folder: string): readonly string[] {
+  const chosen = names.map((name) => `--filter=./packages/${name}`)
+  return ['-r', ...chosen, 'pack', '--pack-destination', folder, '--config.ignore-scripts=true']
 }
 
 /** A hash of everything that would be published. */

@@ -7,7 +7,7 @@ import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { publishedPackages } from './checks.ts'
+import { packArguments, publishedPackages } from './checks.ts'
 import { nodeOf } from './matrix.ts'
 import { root } from './test-files.ts'
 
@@ -136,10 +136,8 @@ export async function installPackages(
 ): Promise<void> {
   const tarballs = join(project, 'tarballs')
   await mkdir(tarballs)
-  const filters = names.map((name) => `--filter=./packages/${name}`)
-  const pack = ['-r', ...filters, 'pack', '--pack-destination', tarballs, '--config.ignore-scripts=true']
   const PATH = `${join(root, 'node_modules/.bin')}${delimiter}${process.env['PATH'] ?? ''}`
-  await run('npx', ['-y', 'pnpm@10', ...pack], { cwd: root, env: { ...process.env, PATH } })
+  await run('npx', ['-y', 'pnpm@10', ...packArguments(names, tarballs)], { cwd: root, env: { ...process.env, PATH } })
   const packed = await readdir(tarballs)
   const own = Object.fromEntries(
     names.map((name) => [name, `file:tarballs/${packed.find((file) => file.startsWith(`${name}-0`))}`]),
