@@ -3,14 +3,13 @@
  * docs/reliability.md says how to run more of it.
  */
 import { expect } from 'chai'
-import { isMatrix } from 'lease-servers'
 import { runSeeds, seedsFrom } from 'lease-simulation'
 import { run } from './simulation/run.ts'
 import { settingsOf } from './simulation/settings.ts'
 import { tester } from './simulation/tester.ts'
 
 /** CPU time for each set of seeds, in milliseconds: what a slow machine leaves out, another run makes up for. */
-const CPU_MS = isMatrix() ? 10_000 : 1_500
+const CPU_MS = 1_500
 
 describe('simulation', () => {
   it('the promises hold for a fixed set of seeds', async () => {
