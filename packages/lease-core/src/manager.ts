@@ -321,7 +321,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       await this.#client.refresh()
       for (const term of [...this.#terms.held()]) this.#reconcile(term)
       const held = new Map<string, Info>()
-      for (const [lease, info] of this.#client.leases()) if (!hasLapsed(info, this.#clock)) held.set(lease, info)
+      this.#client.leases().forEach((info, lease) => {
+        if (!hasLapsed(info, this.#clock)) held.set(lease, info)
+      })
       return held
     })
   }
