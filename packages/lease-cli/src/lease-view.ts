@@ -39,8 +39,8 @@ export function leaseJson(view: LeaseView, nowMs: number): object {
   return {
     lease,
     holder: info.holder,
-    since: view.sinceMs === undefined ? null : new Date(view.sinceMs).toISOString(),
-    expiry: new Date(view.expiryMs).toISOString(),
+    since: view.sinceMs === undefined ? null : iso(view.sinceMs),
+    expiry: iso(view.expiryMs),
     expiresInMs: Math.round(expiresInMs(view, nowMs)),
     pinned: info.pinned,
     ...(pins === undefined ? {} : { pins }),
@@ -91,6 +91,12 @@ export function leaseFields(view: LeaseView, nowMs: number): (readonly [name: st
 /** UTC, to the second. */
 export function stamp(ms: number): string {
   return utc(ms).toFormat(`yyyy-MM-dd'T'HH:mm:ss'Z'`)
+}
+
+/** As luxon writes it, in a tenth of the time. */
+function iso(ms: number): string {
+  // eslint-disable-next-line no-restricted-globals -- it writes an instant, and reads no clock
+  return new Date(ms).toISOString()
 }
 
 function utc(ms: number): DateTime {

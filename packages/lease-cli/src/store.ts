@@ -1,5 +1,4 @@
 /** Opens a store by its URL. A driver is loaded only if the URL needs it. */
-import { readFileSync } from 'node:fs'
 import { LeaseEvents, Manager, reasonOf, sleep, type Client, type Clock } from 'lease-core'
 import { brokenNamespaceRule, withoutSecrets, type Substrate } from 'lease-core/adapter'
 import type { PostgresPool } from 'lease-postgres'
@@ -10,6 +9,7 @@ import { CommandEnd, EXIT, wrongUsage } from './exit-codes.ts'
 import { optionalPackage } from './optional-package.ts'
 import type { Settings } from './settings.ts'
 import { parseStoreUrl, shown, type StoreKind, type StoreUrl } from './store-url.ts'
+import { postgresTlsOf, tlsFilesOf } from './tls.ts'
 
 /** A store that answers. */
 export interface Store {
@@ -193,7 +193,36 @@ export function advice(error: unknown): string[] {
   return found === undefined ? [] : [found[1]]
 }
 
+/** What may be wrong with a certificate: the words of Node's TLS and its codes, which drivers hand on. */
+const CERTIFICATES: readonly (readonly [RegExp, string])[] = [
+  [
+    /CERT_HAS_EXPIRED|certificate has expired/i,
+    'the certificate of the server has expired: renew it; if it has not, the clock of this machine is wrong',
+  ],
+  [
+    /CERT_NOT_YET_VALID|not yet valid/i,
+    'the certificate of the server begins later: is the clock of this machine right?',
+  ],
+  [
+    /ALTNAME_INVALID|altnames/i,
+    'the certificate of the server is for other hosts: write one of them into the URL, or have this host added to the certificate',
+  ],
+  [
+    /certificate required|alert (number )?(116|40|42)|bad certificate|handshake failure/i,
+    'the server wants a certificate of its clients: name it (sslcert=… and sslkey=… of PostgreSQL, ?cert=… and ?key=… of Redis and etcd)',
+  ],
+  [
+    /alert (number )?48|alert unknown ca/i,
+    'the server does not trust the certificate of this client: which authority has signed it?',
+  ],
+  [
+    /SELF_SIGNED|self.signed|UNABLE_TO_(GET|VERIFY)|unable to (get|verify)|issuer|certificate/i,
+    'this machine does not trust who has signed the certificate of the server: name the authority (sslrootcert=… of PostgreSQL, ?ca=… of Redis and etcd)',
+  ],
+]
+
 const ADVICE: readonly (readonly [RegExp, string])[] = [
+  ...CERTIFICATES,
   [/ECONNREFUSED/, 'nothing listens there: is the server started, are host and port right?'],
   [
     /Could not load credentials|security token|request signature|MissingAuthenticationToken/i,
@@ -202,10 +231,6 @@ const ADVICE: readonly (readonly [RegExp, string])[] = [
   [/Region is missing/, 'write the region into the URL, dynamodb://eu-west-1/table, or set AWS_REGION'],
   [/ENOTFOUND|EAI_AGAIN|Name resolution failed/i, 'DNS does not know this host'],
   [/no answer|ETIMEDOUT|timeout|DEADLINE/i, 'a firewall may drop the packets, or the server hangs'],
-  [
-    /certificate|self.signed|unable to (get|verify)|altname/i,
-    'the certificate is not trusted: name its authority (sslrootcert=… of PostgreSQL, ?ca=… of Redis and etcd)',
-  ],
   [
     /wrong version number|packet length too long|EPROTO|does not support SSL/i,
     'one side speaks TLS and the other does not: compare postgres sslmode, redis:// and rediss://, etcd:// and etcds://',
@@ -219,6 +244,7 @@ const ADVICE: readonly (readonly [RegExp, string])[] = [
 
 async function postgresDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
   const [{ default: pg }, adapter] = await Promise.all([import('pg'), import('lease-postgres')])
+  await postgresTlsOf(url) // a file that cannot be read is no server that cannot be reached
   const pool = new pg.Pool({
     connectionString: url.text,
     connectionTimeoutMillis: CONNECT_MS,
@@ -242,7 +268,7 @@ async function postgresDriver(url: StoreUrl, settings: Settings): Promise<Driver
 async function redisDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
   const [{ Cluster, Redis }, adapter] = await Promise.all([import('ioredis'), import('lease-redis')])
   const { username, password, hosts, mode, parameters } = url
-  const tls = url.tls ? filesOf(parameters, ['ca', 'cert', 'key']) : undefined
+  const tls = tlsFilesOf(url)
   const path = url.path.split('/')
   const db = database(mode === 'sentinel' ? path[1] : path[0])
   const one = {
@@ -294,13 +320,14 @@ async function redisDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
 
 async function etcdDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
   const [{ Etcd3 }, adapter] = await Promise.all([import('etcd3'), import('lease-etcd')])
-  const { username, password, hosts, parameters, tls } = url
-  const { ca, cert, key } = filesOf(parameters, ['ca', 'cert', 'key'])
+  const { username, password, hosts, tls } = url
+  const { ca, cert, key } = tlsFilesOf(url) ?? {}
+  const credentials = { rootCertificate: ca, certChain: cert, privateKey: key }
   const etcd = new Etcd3({
     ...adapter.failFast(),
     hosts: hosts.map((host) => `${tls ? 'https' : 'http'}://${shown(host)}`),
     ...(username === undefined ? {} : { auth: { username, password: password ?? '' } }),
-    ...(ca === undefined ? {} : { credentials: { rootCertificate: ca, ...pair(cert, key) } }),
+    ...(ca === undefined && cert === undefined ? {} : { credentials: credentials as { rootCertificate: Buffer } }),
   })
   const { prefix } = settings
   const options = (namespace: string) => ({ etcd, namespace, prefix })
@@ -341,30 +368,9 @@ async function dynamodbDriver({ region, path: table, parameters }: StoreUrl): Pr
   }
 }
 
-function pair(certChain: Buffer | undefined, privateKey: Buffer | undefined): object {
-  return certChain === undefined || privateKey === undefined ? {} : { certChain, privateKey }
-}
-
 /** The names of a Cluster over TLS are in its certificates. */
 function asItIs(address: string, done: (error: null, address: string) => void): void {
   done(null, address)
-}
-
-function filesOf<K extends string>(
-  parameters: ReadonlyMap<string, string>,
-  names: readonly K[],
-): Partial<Record<K, Buffer>> {
-  const files: Partial<Record<K, Buffer>> = {}
-  for (const name of names) {
-    const path = parameters.get(name)
-    if (path === undefined) continue
-    try {
-      files[name] = readFileSync(path)
-    } catch (error) {
-      throw wrongUsage(`the file of ?${name}= cannot be read: ${reasonOf(error)}`)
-    }
-  }
-  return files
 }
 
 function namedIn(parameters: ReadonlyMap<string, string>, names: readonly string[]): Record<string, string> {
