@@ -144,6 +144,13 @@ async function reach(driver: Driver, url: StoreUrl, { clock, retryMs, signal, re
     } catch (error) {
       if (signal.aborted) throw signal.reason
       const cause = causeOf(error)
+      if (REFUSED_LOGIN.test(cause)) {
+        throw new CommandEnd(
+          EXIT.unavailable,
+          `${url.address}: the server refused the login: ${cause}`,
+          ...advice(error),
+        )
+      }
       if (clock.monotonic() - startedMs >= retryMs) {
         throw new CommandEnd(
           EXIT.unavailable,
@@ -193,6 +200,13 @@ export function advice(error: unknown): string[] {
   return found === undefined ? [] : [found[1]]
 }
 
+/** The words and codes of each server for a login that it refuses. To wait for another answer is of no use. */
+const REFUSED_LOGIN =
+  /28P01|28000|\bSASL\b|WRONGPASS|NOAUTH|authentication failed|user name is empty|invalid auth token|authentication is not enabled|Could not load credentials|UnrecognizedClient|security token|request signature|MissingAuthenticationToken/i
+
+/** Whoever is told this has logged in. */
+const NO_RIGHT = /NOPERM|permission denied/i
+
 /** What may be wrong with a certificate: the words of Node's TLS and its codes, which drivers hand on. */
 const CERTIFICATES: readonly (readonly [RegExp, string])[] = [
   [
@@ -235,8 +249,13 @@ const ADVICE: readonly (readonly [RegExp, string])[] = [
     /wrong version number|packet length too long|EPROTO|does not support SSL/i,
     'one side speaks TLS and the other does not: compare postgres sslmode, redis:// and rediss://, etcd:// and etcds://',
   ],
+  [/authentication is not enabled/i, 'the server wants no login: take user and password out of the URL'],
   [
-    /password|SASL|WRONGPASS|NOAUTH|authentication/i,
+    /NOAUTH|user name is empty|password must be a string/i,
+    'the server wants a login, and the URL has none or no password: write user:password@ before the host',
+  ],
+  [
+    /28P01|28000|password|SASL|WRONGPASS|authentication/i,
     'user or password are wrong; in a URL @ : / ? # need %40 %3A %2F %3F %23',
   ],
   [/database .* does not exist|3D000/, 'create the database, or correct the end of the URL'],
@@ -307,7 +326,7 @@ async function redisDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
       try {
         if (connection.status === 'wait' || connection.status === 'end' || connection.status === 'close')
           await connection.connect()
-        await connection.ping()
+        await ignoreNoRight(connection.ping())
       } catch (error) {
         throw lastError ?? error // "Connection is closed." says less than what closed it
       }
@@ -332,7 +351,7 @@ async function etcdDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
   const { prefix } = settings
   const options = (namespace: string) => ({ etcd, namespace, prefix })
   return {
-    probe: async () => void (await etcd.get('lease-cli-probe')),
+    probe: () => ignoreNoRight(etcd.get('lease-cli-probe')),
     client: async (namespace, own) => adapter.etcdClient({ ...options(namespace), ...own }),
     substrate: async (namespace) => new adapter.EtcdSubstrate(options(namespace)),
     close: async () => etcd.close(),
@@ -366,6 +385,13 @@ async function dynamodbDriver({ region, path: table, parameters }: StoreUrl): Pr
     createTable: () => adapter.createTable({ client, table }),
     close: async () => client.destroy(),
   }
+}
+
+/** A user without the right to this answer has been let in; what the command needs, the command asks for. */
+async function ignoreNoRight(answer: Promise<unknown>): Promise<void> {
+  await answer.catch((error: unknown) => {
+    if (!NO_RIGHT.test(causeOf(error))) throw error
+  })
 }
 
 /** The names of a Cluster over TLS are in its certificates. */
