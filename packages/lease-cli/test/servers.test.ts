@@ -1,7 +1,7 @@
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { expect } from 'chai'
 import { Etcd3 } from 'etcd3'
-import { systemClock } from 'lease-core'
+import { systemClock, traces, type WorkTrace } from 'lease-core'
 import { dynamodbClient } from 'lease-dynamodb'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -103,6 +103,21 @@ describe('lease doctor', () => {
 
   before(async () => (redis = await startRedis({ appendonly: true, password: 'right' })))
   after(() => redis.stop())
+
+  it('is told of by the channel of work under a lease when exec runs a command', async () => {
+    const works: WorkTrace[] = []
+    const listen = (trace: unknown): void => void works.push(trace as WorkTrace)
+    traces.work.asyncEnd.subscribe(listen)
+    try {
+      const env = { LEASE_URL: redis.url, LEASE_NAMESPACE: unique() }
+      expect((await leaseHere(['exec', 'job', '--holder', 'bob', '--', 'true'], env)).code).to.equal(0)
+    } finally {
+      traces.work.asyncEnd.unsubscribe(listen)
+    }
+    expect(works).to.have.length(1)
+    expect(works[0]).to.include({ lease: 'job', holder: 'bob' })
+    expect(works[0]?.fencingToken).to.be.a('bigint')
+  })
 
   it('has no findings about a server that is well set up, and ends with 0', async () => {
     const { code, stdout } = await leaseHere(['doctor'], { LEASE_URL: redis.url, LEASE_NAMESPACE: unique() })

@@ -789,7 +789,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       renew: (term, asked) => this.#calls.start(undefined, () => this.#renew(term, asked)),
       ended: (hold, loss) => this.#ended(hold, loss),
       isExclusive: ({ term }) => this.#calls.start(undefined, () => this.#isExclusive(term)),
-      retrying: ({ lease }, cause, sent) => this.#reports.retrying(lease, 'renewal', cause, sent),
+      retrying: ({ lease }, operation, cause, sent) => this.#reports.retrying(lease, operation, cause, sent),
       renewed: (renewal, dueMs) => this.#reports.renewed(renewal, dueMs),
       letGo: (hold) => this.#reports.letGo(hold),
     }
