@@ -339,11 +339,15 @@ export class StoreFailure extends Error {
   readonly isSetUp: boolean
   /** Whether it is certain that nothing of the request was executed, and that nothing of it will be. */
   readonly isNotDone: boolean
+  /** Whether nothing of the request was executed because another request has the same record. Only `RecordSubstrate` asks for it. */
+  readonly isContended: boolean
 
-  constructor(message: string, { cause, isSetUp = false, isNotDone = false }: StoreFailureDetails = {}) {
+  constructor(message: string, details: StoreFailureDetails = {}) {
+    const { cause, isSetUp = false, isNotDone = false, isContended = false } = details
     super(message, cause === undefined ? undefined : { cause })
     this.isSetUp = isSetUp
     this.isNotDone = isNotDone
+    this.isContended = isContended
   }
 }
 
@@ -355,10 +359,12 @@ export interface StoreFailureDetails {
   readonly isSetUp?: boolean | undefined
   /** @default false */
   readonly isNotDone?: boolean | undefined
+  /** @default false */
+  readonly isContended?: boolean | undefined
 }
 
 /** Whether a failure is of this kind, also one of another copy of this package. */
-export function failsFor(error: unknown, kind: 'isSetUp' | 'isNotDone'): boolean {
+export function failsFor(error: unknown, kind: 'isSetUp' | 'isNotDone' | 'isContended'): boolean {
   return error instanceof Error && (error as Partial<StoreFailure>)[kind] === true
 }
 
