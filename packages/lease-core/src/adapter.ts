@@ -4,10 +4,13 @@
  */
 export {
   CLIENT_LENGTH,
+  clientOf,
   contended,
   granted,
+  isNamed,
   late,
   LONGEST_DEADLINE_MS,
+  mayExtend,
   refused,
   StoreFailure,
   unknown,

@@ -8,12 +8,12 @@ import { ATTRIBUTES, RANGE, VERSION } from './layout.ts'
 
 /** The placeholders of an expression. */
 export interface Placeholders<Value> {
-  readonly ExpressionAttributeNames: Record<string, string>
-  readonly ExpressionAttributeValues: Record<string, Value>
+  ExpressionAttributeNames: Record<string, string>
+  ExpressionAttributeValues: Record<string, Value>
 }
 
 /** @param values by the names of their placeholders */
-export function placeholders<Value = AttributeValue>(
+export function placeholders<Value>(
   attributes: readonly string[],
   values: Readonly<Record<string, Value>>,
 ): Placeholders<Value> {
@@ -43,13 +43,13 @@ export function replaceAttributes(
   was: string | undefined,
   attributes: Item,
 ): Condition & { readonly UpdateExpression: string } {
-  const [set, remove] = [true, false].map((isSet) => ATTRIBUTES.filter((name) => name in attributes === isSet))
-  const sets = set?.map((name) => `#${name} = :${name}`).join(', ')
-  const removals = remove?.map((name) => `#${name}`).join(', ') // of a lease, or of a counted lease: never none
+  const sets = ATTRIBUTES.filter((name) => name in attributes).map((name) => `#${name} = :${name}`)
+  // Never none: a lease has not all that a counted lease has.
+  const removals = ATTRIBUTES.filter((name) => !(name in attributes)).map((name) => `#${name}`)
   const { ConditionExpression, ExpressionAttributeNames, ExpressionAttributeValues } = isUnchanged(was)
   const own = placeholders(ATTRIBUTES, attributes)
   return {
-    UpdateExpression: `SET ${sets} REMOVE ${removals}`,
+    UpdateExpression: `SET ${sets.join(', ')} REMOVE ${removals.join(', ')}`,
     ConditionExpression,
     ExpressionAttributeNames: { ...own.ExpressionAttributeNames, ...ExpressionAttributeNames },
     ExpressionAttributeValues: { ...own.ExpressionAttributeValues, ...ExpressionAttributeValues },

@@ -19,6 +19,7 @@ import {
   type ShareOp,
   type Verdict,
 } from '../substrate.ts'
+import { lastTold } from '../ticket.ts'
 import {
   claimed,
   decisionOf,
@@ -31,8 +32,8 @@ import {
   type Decision,
   type DecisionContext,
 } from './decide.ts'
-import { aheadOf, queued, served, toldOf, waitersIn } from './queue.ts'
-import { ABSENT, holdingOf, type Definition, type LeaseRecord } from './record.ts'
+import { aheadOf, queued, served, waitersIn } from './queue.ts'
+import { ABSENT, holdingOf, type Definition, type LeaseRecord, type QueueTicket, type RecordWrite } from './record.ts'
 
 /** A counted lease and its shares, as one read has found them. */
 export interface Room {
@@ -46,63 +47,80 @@ export type CountedOp =
   | { readonly counted: string; readonly op: ClaimOp & { readonly share: ShareOp } }
   | { readonly counted: string; readonly op: DefineOp | PassOverOp }
 
-/** Decides an operation on a counted lease. */
-export function decideCounted({ counted, op }: CountedOp, room: Room, context: DecisionContext): Decision<Room> {
-  if (op.kind === 'claim') return decideShare(op, counted, room, context)
-  return op.kind === 'define' ? decideDefine(op, room, context) : decidePassOver(op, room, context)
+/** What an operation makes of a counted lease and of one share. */
+interface Change {
+  readonly verdict: Verdict
+  /** Absent: it stays as it is. */
+  readonly gate?: LeaseRecord | undefined
+  readonly share?: LeaseRecord | undefined
+  /** Whether the verdict carries what there is then of the counted lease. */
+  readonly counts?: boolean
+  /** Whether the first of those who wait are notified, if there is room. */
+  readonly tells?: boolean
+  readonly ends?: Decision['ends']
 }
 
-function decideShare(
-  op: ClaimOp & { readonly share: ShareOp },
-  counted: string,
-  room: Room,
-  context: DecisionContext,
-): Decision<Room> {
-  const { lease, share } = op
-  const { gate, shares } = room
-  const own = shares.get(lease) ?? ABSENT
-  const change = claimed(op, own, context)
-  if (change !== undefined) return { ...decisionOf(lease, own, change, context), after: room }
+/** Decides an operation on a counted lease. */
+export function decideCounted({ counted, op }: CountedOp, room: Room, context: DecisionContext): Decision<Room> {
+  const change = changeBy(op, room, context)
+  const { verdict, counts = false, tells = false, ends } = change
+  const after = { gate: room.gate, shares: new Map(room.shares) }
+  const writes: RecordWrite[] = []
+  if (change.gate !== undefined) {
+    after.gate = written(change.gate, context)
+    writes.push({ lease: counted, was: room.gate.version, after: after.gate })
+  }
+  if (change.share !== undefined) {
+    const share = written(change.share, context)
+    after.shares.set(op.lease, share)
+    writes.push({ lease: op.lease, was: room.shares.get(op.lease)?.version, after: share })
+  }
+  const shown = counts ? { counted: countedIn(after) } : {}
+  const told = tells ? { told: toldIn(after, context) } : {}
+  return { verdict: { ...verdict, ...shown, ...told }, writes, after, ends }
+}
 
-  const definition = gate.definition ?? definedBy(op)
-  const others = [...shares].filter(([other, { term }]) => other !== lease && term !== undefined)
+function changeBy(op: CountedOp['op'], room: Room, context: DecisionContext): Change {
+  if (op.kind === 'claim') return claimShare(op, room, context)
+  if (op.kind === 'define') return define(op, room, context)
+  // Those with tickets up to this one leave the queue, if there is room for the first of them.
+  if (!fitsFirst(room, context)) return { verdict: granted(undefined) }
+  const queue = waitersIn(room.gate, context).filter((ticket) => ticket.place > op.place)
+  return { verdict: granted(undefined), gate: { ...room.gate, queue }, tells: true }
+}
+
+function claimShare(op: ClaimOp & { readonly share: ShareOp }, room: Room, context: DecisionContext): Change {
+  const { lease, share } = op
+  const own = room.shares.get(lease) ?? ABSENT
+  const change = claimed(op, own, context)
+  if (change !== undefined) return { verdict: decisionOf(lease, own, change, context).verdict, share: change.after }
+
+  const definition = room.gate.definition ?? definedBy(op)
+  const gate = { ...room.gate, definition }
+  const others = [...room.shares].filter(([other, { term }]) => other !== lease && term !== undefined)
   const isOut = ([other, record]: readonly [string, LeaseRecord]): boolean =>
     isLapsed(record, share.lapsed.get(other)) || isOver(record, context)
   const lapsed = others.filter(isOut)
   const { capacity } = definition ?? {}
   const left = (capacity ?? 0) - weightOf(others.filter((one) => !isOut(one)))
   const isNever = capacity === undefined || (share.capacity ?? capacity) !== capacity || share.weight > capacity
-  const isFull = isNever || share.weight > left
+  if (isNever) return { verdict: refused(undefined), counts: true }
+  const isFull = share.weight > left
   if (lapsed.length > 0 && !isFull) {
     const ends = lapsed.map(([other, { term }]) => ({ kind: 'expire', lease: other, lapsed: term?.version }) as const)
-    return { ...unchanged(refused(undefined), room), ends }
+    return { verdict: refused(undefined), ends }
   }
 
   const ahead = aheadOf(op, waitersIn(gate, context))
   const isNext = ahead.length <= share.passing && ahead.every(({ weight }) => weight <= left)
-  if (isNever) return unchanged({ ...refused(undefined), counted: countedIn(room) }, room)
-  if (isFull || !isNext) {
-    const asked = { gate: { ...gate, definition }, shares }
-    const { after, verdict } = refusalOf(op, asked, context, { told: toldOf(ahead), isHeld: isFull })
-    const decision = after === undefined ? unchanged(verdict, asked) : changed(counted, room, after, verdict, context)
-    return { ...decision, verdict: { ...verdict, counted: countedIn({ gate: after ?? gate, shares }) } }
-  }
+  if (isFull || !isNext) return refusalOf(op, { ...room, gate }, context, { ahead, isFull })
 
   const fencingToken = nextToken(gate, context)
-  const granting: LeaseRecord = { ...gate, fencingToken, definition, ...served(op, gate, context) }
+  const term = opened(op, own, fencingToken, context)
+  const next: LeaseRecord = { ...gate, fencingToken, ...served(op, gate, context) }
   // A definition that a claim made may be forgotten some time after the last grant.
-  const expires = expiryOf(granting, context, op.durationMs + DEFINITION_MS)
-  const next = written({ ...granting, expires }, context)
-  const opens = written(opened(op, own, fencingToken, context), context)
-  const after = { gate: next, shares: new Map([...shares, [lease, opens]]) }
-  return {
-    verdict: { ...granted(holdingOf(opens)), told: toldIn(after, context) },
-    writes: [
-      { lease: counted, was: gate.version, after: next },
-      { lease, was: own.version, after: opens },
-    ],
-    after,
-  }
+  const expires = expiryOf(next, context, op.durationMs + DEFINITION_MS)
+  return { verdict: granted(holdingOf(term)), gate: { ...next, expires }, share: term, tells: true }
 }
 
 /** Of a claim that a wait may make granted. One that meets only tickets makes sure that those who have them are notified. */
@@ -110,62 +128,30 @@ function refusalOf(
   op: ClaimOp,
   room: Room,
   context: DecisionContext,
-  { told, isHeld }: { readonly told: number | undefined; readonly isHeld: boolean },
-): { readonly after?: LeaseRecord | undefined; readonly verdict: Verdict } {
-  const { gate } = room
-  const { after, queued: more } = queued(op, gate, context, { isHeld })
+  { ahead, isFull }: { readonly ahead: readonly QueueTicket[]; readonly isFull: boolean },
+): Change {
+  const { after, queued: more } = queued(op, room.gate, context, { isHeld: isFull })
   const verdict = { ...refused(undefined), ...more }
-  if (isHeld || !fitsFirst(room, context)) return { after, verdict }
-  if (op.place === 0) return { after, verdict: { ...verdict, told } }
+  if (isFull || !fitsFirst(room, context)) return { verdict, gate: after, counts: true }
+  if (op.place === 0) return { verdict: { ...verdict, told: lastTold(ahead) }, gate: after, counts: true }
   // In another version, the first of those who wait are notified again.
-  const again = after ?? gate
-  return { after: again, verdict: { ...verdict, told: toldOf(waitersIn(again, context)) } }
-}
-
-/** Those with tickets up to this one leave the queue, if there is room for the first of them. */
-function decidePassOver({ lease, place }: PassOverOp, room: Room, context: DecisionContext): Decision<Room> {
-  if (!fitsFirst(room, context)) return unchanged(granted(undefined), room)
-  const queue = waitersIn(room.gate, context).filter((ticket) => ticket.place > place)
-  return told(changed(lease, room, { ...room.gate, queue }, granted(undefined), context), context)
+  const gate = after ?? room.gate
+  return { verdict: { ...verdict, told: lastTold(waitersIn(gate, context)) }, gate, counts: true }
 }
 
 /** Changes the capacity, if the definition is the one that the caller has seen. */
-function decideDefine(op: DefineOp, room: Room, context: DecisionContext): Decision<Room> {
-  const { lease, capacity, from, generation } = op
-  const { gate } = room
+function define({ capacity, from, generation }: DefineOp, { gate }: Room, context: DecisionContext): Change {
   const present = gate.definition?.generation
   const isDone =
     present === undefined ? capacity === undefined && gate.before[1] === generation : present === generation
-  if (isDone) return unchanged({ ...granted(undefined), counted: countedIn(room) }, room)
-  if (context.isStale || gate.before.includes(generation)) return unchanged(late, room)
-  if (present !== from) return unchanged({ ...refused(undefined), counted: countedIn(room) }, room)
+  if (isDone) return { verdict: granted(undefined), counts: true }
+  if (context.isStale || gate.before.includes(generation)) return { verdict: late }
+  if (present !== from) return { verdict: refused(undefined), counts: true }
   // Those who can get no share any more are in nobody's way.
   const queue = waitersIn(gate, context).filter(({ weight }) => weight <= (capacity ?? 0))
   const definition = capacity === undefined ? undefined : { capacity, generation, byUse: false }
   const before = capacity === undefined ? [present ?? '-', generation] : gate.before
-  const after: LeaseRecord = { ...gate, queue, definition, before }
-  const counted = countedIn({ gate: after, shares: room.shares })
-  return told(changed(lease, room, after, { ...granted(undefined), counted }, context), context)
-}
-
-function unchanged(verdict: Verdict, room: Room): Decision<Room> {
-  return { verdict, writes: [], after: room }
-}
-
-/** The counted lease becomes this. */
-function changed(
-  counted: string,
-  { gate, shares }: Room,
-  becomes: LeaseRecord,
-  verdict: Verdict,
-  context: DecisionContext,
-): Decision<Room> {
-  const after = written(becomes, context)
-  return { verdict, writes: [{ lease: counted, was: gate.version, after }], after: { gate: after, shares } }
-}
-
-function told(decision: Decision<Room>, context: DecisionContext): Decision<Room> {
-  return { ...decision, verdict: { ...decision.verdict, told: toldIn(decision.after, context) } }
+  return { verdict: granted(undefined), gate: { ...gate, queue, definition, before }, counts: true, tells: true }
 }
 
 /** Whether there is room for the first of those who wait. */
@@ -176,7 +162,7 @@ export function fitsFirst({ gate, shares }: Room, context: Pick<DecisionContext,
 
 /** The last of those who are notified, if there is room for the first. */
 export function toldIn(room: Room, context: Pick<DecisionContext, 'nowMs'>): number | undefined {
-  return fitsFirst(room, context) ? toldOf(waitersIn(room.gate, context)) : undefined
+  return fitsFirst(room, context) ? lastTold(waitersIn(room.gate, context)) : undefined
 }
 
 export function countedIn({ gate, shares }: Room): Counted {

@@ -4,8 +4,11 @@
  */
 import { countedOf } from '../share.ts'
 import {
+  clientOf,
   granted,
+  isNamed,
   late,
+  mayExtend,
   refused,
   type ClaimOp,
   type DefineOp,
@@ -13,11 +16,10 @@ import {
   type ExtendOp,
   type LeaveOp,
   type Op,
-  type ReleaseOp,
   type Verdict,
 } from '../substrate.ts'
-import { TOLD } from '../ticket.ts'
-import { aheadOf, clientOf, queued, served, toldOf, waitersIn, type Queued } from './queue.ts'
+import { lastTold, TOLD } from '../ticket.ts'
+import { aheadOf, queued, served, waitersIn, type Queued } from './queue.ts'
 import { ABSENT, holdingOf, type LeaseRecord, type RecordWrite, type Term } from './record.ts'
 
 /** A verdict, and what has to happen before it is given. */
@@ -42,7 +44,7 @@ interface Change {
 
 /** What a decision depends on, besides the record. */
 export interface DecisionContext {
-  /** For the item and the term, if they are written. */
+  /** For the record and the term, if they are written. */
   readonly version: string
   readonly client: string
   /** Whether the client has sent a later request whose epoch is higher: then this one must open nothing. */
@@ -53,8 +55,8 @@ export interface DecisionContext {
   readonly maxSkewMs: number | undefined
 }
 
-const REFUSED: Change = { outcome: 'refused' }
-const LATE: Change = { outcome: 'late' }
+const REFUSED = { outcome: 'refused' } as const
+const LATE = { outcome: 'late' } as const
 const DONE: Change = { outcome: 'granted' }
 
 /** An operation on one record: all but claims of shares, and what is asked of counted leases. */
@@ -82,17 +84,18 @@ export function decisionOf(
 
 function changeBy(op: SingleOp, record: LeaseRecord, context: DecisionContext): Change {
   const { term, pins } = record
+  const held = holdingOf(record)
   switch (op.kind) {
     case 'claim':
       return decideClaim(op, record, context)
     case 'extend': {
-      if (term === undefined || !mayExtend(op, record)) return REFUSED
+      if (held === undefined || term === undefined || !mayExtend(op, held)) return REFUSED
       if (op.value !== undefined && op.value !== term.value && context.isStale) return LATE
       return becomes(extended(op, record, term, context))
     }
     case 'release':
-      if (term === undefined) return DONE
-      return isNamed(op, record) ? vacated(op.lease, record, context) : REFUSED
+      if (held === undefined) return DONE
+      return isNamed(op, held) ? vacated(op.lease, record, context) : REFUSED
     case 'expire':
       if (term === undefined) return DONE
       return isLapsed(record, op.lapsed) ? vacated(op.lease, record, context) : REFUSED
@@ -132,7 +135,7 @@ function decideClaim(op: ClaimOp, record: LeaseRecord, context: DecisionContext)
 /** Of a counted lease it is found out later whether anybody is notified. */
 function decideLeave({ lease, place }: LeaveOp, record: LeaseRecord, context: DecisionContext): Change {
   const before = waitersIn(record, context)
-  const index = before.findIndex((ticket) => ticket.place === place && clientOf(ticket) === context.client)
+  const index = before.findIndex((ticket) => ticket.place === place && clientOf(ticket.nonce) === context.client)
   if (index === -1) return DONE
   const isTold = index < TOLD && record.term === undefined && countedOf(lease) === undefined
   return requeued(record, { before, queue: before.toSpliced(index, 1), isTold })
@@ -146,11 +149,15 @@ interface Requeued {
 
 function requeued(record: LeaseRecord, { before, queue, isTold }: Requeued): Change {
   const after = queue.length === before.length ? undefined : { ...record, queue }
-  return { outcome: 'granted', after, queued: { told: isTold ? toldOf(queue) : undefined } }
+  return { outcome: 'granted', after, queued: { told: isTold ? lastTold(queue) : undefined } }
 }
 
 /** What becomes of a claim that opens no term; undefined: it may open one. */
-export function claimed(op: ClaimOp, record: LeaseRecord, context: DecisionContext): Change | undefined {
+export function claimed(
+  op: ClaimOp,
+  record: LeaseRecord,
+  context: DecisionContext,
+): (Change & { readonly after?: LeaseRecord | undefined }) | undefined {
   const { term } = record
   if (term !== undefined && term.holder === op.holder && term.nonce === op.nonce) {
     // Sent again. It is written again as well: an observer may have watched the first one for some time.
@@ -217,7 +224,7 @@ export function isOver(
   return maxSkewMs !== undefined && term !== undefined && pins.size === 0 && nowMs > term.untilMs + maxSkewMs
 }
 
-function becomes(after: LeaseRecord): Change {
+function becomes(after: LeaseRecord): Change & { readonly after: LeaseRecord } {
   return { outcome: 'granted', after }
 }
 
@@ -240,23 +247,10 @@ function extended(
 function vacated(lease: string, record: LeaseRecord, context: DecisionContext): Change {
   const isShare = countedOf(lease) !== undefined
   if (isShare && !record.keeps && record.pins.size === 0) return { outcome: 'granted', after: 'deleted' }
-  return { ...becomes({ ...record, term: undefined }), queued: { told: toldOf(waitersIn(record, context)) } }
+  return { ...becomes({ ...record, term: undefined }), queued: { told: lastTold(waitersIn(record, context)) } }
 }
 
 /** A pin on what is absent leaves a record behind, so that a copy of it that comes late finds another version. */
 function repinned(lease: string, record: LeaseRecord, pins: LeaseRecord['pins']): LeaseRecord {
   return { ...record, pins, keeps: countedOf(lease) !== undefined }
-}
-
-function mayExtend(
-  { holder, fencingToken, adoption }: ExtendOp,
-  { term, fencingToken: present }: LeaseRecord,
-): boolean {
-  if (term?.holder !== holder || present !== fencingToken) return false
-  return adoption === undefined || term.nonce === adoption.from || term.nonce === adoption.nonce
-}
-
-function isNamed({ holder, fencingToken, nonce }: ReleaseOp, { term, fencingToken: present }: LeaseRecord): boolean {
-  if (term?.holder !== holder || (fencingToken !== undefined && present !== fencingToken)) return false
-  return nonce === undefined || term.nonce === nonce
 }

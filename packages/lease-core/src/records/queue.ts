@@ -5,8 +5,8 @@
  * A ticket that nobody renews is forgotten after `INTEREST_MS`, by the wall clock of the process that gave it. A clock that is wrong costs
  * somebody its place until its next claim, and nothing else: a ticket grants nothing.
  */
-import { CLIENT_LENGTH, type ClaimOp, type Verdict } from '../substrate.ts'
-import { INTEREST_MS, TOLD } from '../ticket.ts'
+import type { ClaimOp, Verdict } from '../substrate.ts'
+import { afterGrant, INTEREST_MS } from '../ticket.ts'
 import type { LeaseRecord, QueueTicket } from './record.ts'
 
 /** A ticket is written again when less than this is left of it. Waiters claim at least once a minute. */
@@ -67,16 +67,5 @@ export function served(
 ): Pick<LeaseRecord, 'queue' | 'served'> {
   const waiters = waitersIn(record, context)
   if (place === 0) return { queue: waiters, served: undefined }
-  const queue = waiters.filter((ticket, index) => ticket.place > place || (ticket.place < place && index >= TOLD))
-  return { queue, served: { place, durationMs } }
-}
-
-/** The last of those who are notified of a vacancy. */
-export function toldOf(waiters: readonly QueueTicket[]): number | undefined {
-  return waiters.slice(0, TOLD).at(-1)?.place
-}
-
-/** Whose ticket that is. */
-export function clientOf({ nonce }: Pick<QueueTicket, 'nonce'>): string {
-  return nonce.slice(0, CLIENT_LENGTH)
+  return { queue: afterGrant(waiters, place), served: { place, durationMs } }
 }

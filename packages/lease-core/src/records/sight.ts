@@ -1,6 +1,7 @@
 /** What readers compare of a lease: what a waiter, a watcher or a holder is notified of follows from two sights, one after the other. */
+import { clientOf } from '../substrate.ts'
 import { fitsFirst, type Room } from './counted.ts'
-import { clientOf, waitersIn } from './queue.ts'
+import { waitersIn } from './queue.ts'
 import { ABSENT, type LeaseRecord, type QueueTicket } from './record.ts'
 
 /** What is compared of a lease, or of a counted lease with its shares. */
@@ -36,7 +37,7 @@ export function sightOf(record: LeaseRecord, nowMs: number): Sight {
     queue: waitersIn(record, { nowMs }),
     capacity: Number.POSITIVE_INFINITY,
     served,
-    maker: nonce === undefined ? undefined : clientOf({ nonce }),
+    maker: nonce === undefined ? undefined : clientOf(nonce),
   }
 }
 
