@@ -3,7 +3,18 @@
  * file is given its place here.
  */
 const layers = [
-  ['errors', 'shown', 'share', 'turns', 'lease', 'unique-holder', 'compacting-map', 'abort-signal'],
+  [
+    'errors',
+    'shown',
+    'share',
+    'turns',
+    'lease',
+    'unique-holder',
+    'compacting-map',
+    'latest-map',
+    'once-per-lease',
+    'abort-signal',
+  ],
   [
     'clock',
     'skew',
@@ -25,6 +36,7 @@ const layers = [
     'keyed-mutex',
     'timer-queue',
     'hint-stream',
+    'hint-listeners',
     'hint-message',
     'hints',
     'passing-over',

@@ -4,10 +4,13 @@
  */
 export {
   CLIENT_LENGTH,
+  clientOf,
   contended,
   granted,
+  isNamed,
   late,
   LONGEST_DEADLINE_MS,
+  mayExtend,
   refused,
   StoreFailure,
   unknown,
@@ -51,3 +54,19 @@ export type { OptionReaderWords } from './option-reader.ts'
 export { HOLD_OPTIONS, readHold } from './options.ts'
 export type { ParsedHoldOptions } from './options.ts'
 export { withoutSecrets } from './shown.ts'
+export { HintListeners } from './hint-listeners.ts'
+export { LatestMap } from './latest-map.ts'
+export { OncePerLease } from './once-per-lease.ts'
+export { RecordSubstrate, type RecordSubstrateOptions } from './records/record-substrate.ts'
+export { ABSENT } from './records/record.ts'
+export type {
+  Abortable,
+  Definition,
+  FoundRecords,
+  LeaseRecord,
+  QueueTicket,
+  RecordStore,
+  RecordWrite,
+  Term,
+  Written,
+} from './records/record.ts'

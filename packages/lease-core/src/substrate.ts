@@ -293,6 +293,29 @@ export const late: Verdict = { outcome: 'late', holding: undefined, cause: undef
 /** The length of the name of a client. Each of its nonces begins with that name. */
 export const CLIENT_LENGTH = 12
 
+/** Returns the client that made this nonce. */
+export function clientOf(nonce: string): string {
+  return nonce.slice(0, CLIENT_LENGTH)
+}
+
+/** A term, as far as operations name it. */
+type NamedTerm = Pick<Holding, 'holder' | 'fencingToken' | 'nonce'>
+
+/** Whether the operation names this term: whatever is given matches. For stores that compare it in this process. */
+export function isNamed(
+  { holder, fencingToken, nonce }: Pick<ReleaseOp, 'holder' | 'fencingToken'> & { readonly nonce?: string | undefined },
+  term: NamedTerm,
+): boolean {
+  if (term.holder !== holder || (fencingToken !== undefined && term.fencingToken !== fencingToken)) return false
+  return nonce === undefined || term.nonce === nonce
+}
+
+/** Whether the operation extends this term, if the term stands: an adoption needs the nonce before it, or was done already. */
+export function mayExtend({ holder, fencingToken, adoption }: ExtendOp, term: NamedTerm): boolean {
+  if (!isNamed({ holder, fencingToken }, term)) return false
+  return adoption === undefined || term.nonce === adoption.from || term.nonce === adoption.nonce
+}
+
 /** What core passes to an adapter with each call. */
 export interface Call {
   /** Aborts when core has abandoned the call: free the connection; the answer is ignored. */
@@ -339,11 +362,15 @@ export class StoreFailure extends Error {
   readonly isSetUp: boolean
   /** Whether it is certain that nothing of the request was executed, and that nothing of it will be. */
   readonly isNotDone: boolean
+  /** Whether nothing of the request was executed because another request has the same record. Only `RecordSubstrate` asks for it. */
+  readonly isContended: boolean
 
-  constructor(message: string, { cause, isSetUp = false, isNotDone = false }: StoreFailureDetails = {}) {
+  constructor(message: string, details: StoreFailureDetails = {}) {
+    const { cause, isSetUp = false, isNotDone = false, isContended = false } = details
     super(message, cause === undefined ? undefined : { cause })
     this.isSetUp = isSetUp
     this.isNotDone = isNotDone
+    this.isContended = isContended
   }
 }
 
@@ -355,10 +382,12 @@ export interface StoreFailureDetails {
   readonly isSetUp?: boolean | undefined
   /** @default false */
   readonly isNotDone?: boolean | undefined
+  /** @default false */
+  readonly isContended?: boolean | undefined
 }
 
 /** Whether a failure is of this kind, also one of another copy of this package. */
-export function failsFor(error: unknown, kind: 'isSetUp' | 'isNotDone'): boolean {
+export function failsFor(error: unknown, kind: 'isSetUp' | 'isNotDone' | 'isContended'): boolean {
   return error instanceof Error && (error as Partial<StoreFailure>)[kind] === true
 }
 

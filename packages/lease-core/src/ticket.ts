@@ -43,6 +43,16 @@ export function noTicket(): Ticket {
 /** How many waiters are notified of a vacancy: the first, and one that stands in for it. */
 export const TOLD = 2
 
+/** The ticket of the last waiter that is notified of a vacancy; undefined: nobody waits. @param queue in the order of the tickets */
+export function lastTold(queue: readonly Pick<Place, 'place'>[]): number | undefined {
+  return queue.slice(0, TOLD).at(-1)?.place
+}
+
+/** The queue after a grant with this ticket: without it, and without those ahead that were notified and did not claim. */
+export function afterGrant<T extends Pick<Place, 'place'>>(queue: readonly T[], place: number): T[] {
+  return queue.filter((ticket, index) => ticket.place > place || (ticket.place < place && index >= TOLD))
+}
+
 /**
  * How long, in milliseconds, the store remembers a ticket, or a watch of a lease, without a renewal. Waiters read, and so renew it, more than
  * twice as often.

@@ -11,6 +11,8 @@ interface Explanation {
   readonly isRefusal?: true
   /** Nothing was done, if this was the first attempt of the SDK. */
   readonly isBusy?: true
+  /** Another request is at the same item. */
+  readonly isConflict?: true
   readonly words: string
 }
 
@@ -64,6 +66,7 @@ const explanations: readonly Explanation[] = [
   {
     pattern: /TransactionConflict|TransactionInProgress/,
     isBusy: true,
+    isConflict: true,
     words: 'a transaction on the same item is under way',
   },
   {
@@ -103,27 +106,24 @@ function attemptsOf(error: unknown): number {
   return typeof $metadata?.attempts === 'number' ? $metadata.attempts : 1
 }
 
-/** Whether another request was at the same item, and certainly nothing of this one was executed. */
-export function isContended(error: unknown): boolean {
-  const { cause } = error as StoreFailure
-  return error instanceof StoreFailure && error.isNotDone && explanationOf(cause)?.words === CONFLICT
-}
-
-const CONFLICT = 'a transaction on the same item is under way'
-
 /** The error with advice in front, or the error itself where there is none to give; `cause` is always the original. */
 export function explained(error: unknown): unknown {
   if (error instanceof StoreFailure) return error
-  const { words, isSetUp, isRefusal, isBusy } = explanationOf(error) ?? {}
+  const { words, isSetUp, isRefusal, isBusy, isConflict = false } = explanationOf(error) ?? {}
   if (words === undefined) return error
   const isNotDone = attemptsOf(error) <= 1 && (isRefusal === true || isBusy === true)
   const message = withoutSecrets(`${words} (${(error as Error).name}: ${reasonOf(error)})`)
-  return new StoreFailure(message, { cause: error, isSetUp, isNotDone })
+  return new StoreFailure(message, { cause: error, isSetUp, isNotDone, isContended: isConflict && isNotDone })
 }
 
 /** The same failure, of a read: nothing was written. */
 export function ofRead(error: unknown): StoreFailure {
   const failure = explained(error)
-  const { isSetUp, cause } = failure instanceof StoreFailure ? failure : { isSetUp: false, cause: error }
-  return new StoreFailure(reasonOf(failure), { cause, isSetUp, isNotDone: true })
+  const { isSetUp, isContended, cause } =
+    failure instanceof StoreFailure ? failure : { isSetUp: false, isContended: false, cause: error }
+  return new StoreFailure(reasonOf(failure), { cause, isSetUp, isContended, isNotDone: true })
+}
+
+export function isNamed(error: unknown, name: string): boolean {
+  return error instanceof Error && error.name === name
 }

@@ -9,6 +9,7 @@ import { ErrTrapdoor, hasMethods, type Trapdoor } from 'lease-core'
 import { notHeld } from 'lease-core/adapter'
 import type { Item } from './driver.ts'
 import type { Cancellation } from './explain.ts'
+import { placeholders, type Placeholders } from './expressions.ts'
 import { HASH, RANGE } from './layout.ts'
 
 /** One term of one lease, and the item that stands for it. */
@@ -30,12 +31,10 @@ export interface DynamoDocumentCheck {
   readonly ConditionCheck: ConditionCheck<string | bigint>
 }
 
-interface ConditionCheck<Value> {
+interface ConditionCheck<Value> extends Placeholders<Value> {
   TableName: string
   Key: Record<string, Value>
   ConditionExpression: string
-  ExpressionAttributeNames: Record<string, string>
-  ExpressionAttributeValues: Record<string, Value>
 }
 
 /** Understands a `DynamoGuard`. */
@@ -92,24 +91,14 @@ export class DynamoGuard {
    * @throws ErrTrapdoor before the check
    */
   get checks(): readonly DynamoCheck[] {
-    return this.#checked().map((term) => ({
-      ConditionCheck: {
-        ...conditionOf(term),
-        Key: term.key,
-        ExpressionAttributeValues: { ':h': { S: term.holder }, ':tk': { N: String(term.fencingToken) } },
-      },
-    }))
+    const attribute = (value: string | bigint): AttributeValue =>
+      typeof value === 'bigint' ? { N: String(value) } : { S: value }
+    return this.#checked().map((term) => ({ ConditionCheck: checkOf(term, attribute) }))
   }
 
   /** The same for the document client of lib-dynamodb: `TransactWriteCommand`. @throws ErrTrapdoor before the check */
   get documentChecks(): readonly DynamoDocumentCheck[] {
-    return this.#checked().map((term) => ({
-      ConditionCheck: {
-        ...conditionOf(term),
-        Key: { [HASH]: term.key[HASH]?.S ?? '', [RANGE]: term.key[RANGE]?.S ?? '' },
-        ExpressionAttributeValues: { ':h': term.holder, ':tk': term.fencingToken },
-      },
-    }))
+    return this.#checked().map((term) => ({ ConditionCheck: checkOf(term, (value) => value) }))
   }
 
   /**
@@ -170,30 +159,33 @@ function isReplaced(one: GuardedTerm, by: GuardedTerm): boolean {
 }
 
 function isSameKey(one: Item, other: Item): boolean {
-  return one[HASH]?.S === other[HASH]?.S && one[RANGE]?.S === other[RANGE]?.S
+  return [HASH, RANGE].every((name) => one[name]?.S === other[name]?.S)
 }
 
-function conditionOf({
-  table,
-}: GuardedTerm): Pick<ConditionCheck<never>, 'TableName' | 'ConditionExpression' | 'ExpressionAttributeNames'> {
+/** @param form makes of a text or a number what the client takes */
+function checkOf<Value>(
+  { table, key, holder, fencingToken }: GuardedTerm,
+  form: (value: string | bigint) => Value,
+): ConditionCheck<Value> {
   return {
     TableName: table,
+    Key: Object.fromEntries([HASH, RANGE].map((name) => [name, form(key[name]?.S ?? '')])),
     ConditionExpression: '#h = :h AND #tk = :tk',
-    ExpressionAttributeNames: { '#h': 'h', '#tk': 'tk' },
+    ...placeholders(['h', 'tk'], { h: form(holder), tk: form(fencingToken) }),
   }
 }
 
 /** Whether an item of a transaction, in either form, is the check of this term. */
-function isCheckOf(item: object, { table, key, holder, fencingToken }: GuardedTerm): boolean {
+function isCheckOf(item: object, term: GuardedTerm): boolean {
   const { ConditionCheck: check } = item as { readonly ConditionCheck?: Partial<ConditionCheck<unknown>> | undefined }
-  if (check?.TableName !== table) return false
-  const { Key = {}, ExpressionAttributeValues: values = {} } = check
-  const isSame = (given: unknown, expected: string): boolean => plain(given) === expected
+  const { Key = {}, ExpressionAttributeValues = {} } = check ?? {}
+  const expected = checkOf(term, String)
+  const isSame = (given: Record<string, unknown>, texts: Record<string, string>): boolean =>
+    Object.entries(texts).every(([name, text]) => plain(given[name]) === text)
   return (
-    isSame(Key[HASH], key[HASH]?.S ?? '') &&
-    isSame(Key[RANGE], key[RANGE]?.S ?? '') &&
-    isSame(values[':h'], holder) &&
-    isSame(values[':tk'], String(fencingToken))
+    check?.TableName === expected.TableName &&
+    isSame(Key, expected.Key) &&
+    isSame(ExpressionAttributeValues, expected.ExpressionAttributeValues)
   )
 }
 

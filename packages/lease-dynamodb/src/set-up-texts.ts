@@ -1,6 +1,6 @@
 /** The set-up as text, for those who keep it in files. */
 import { OptionReader } from 'lease-core/adapter'
-import { EXPIRES, HASH, RANGE } from './layout.ts'
+import { EXPIRES, HASH, RANGE, SCHEMA } from './layout.ts'
 import { brokenTableRule } from './options.ts'
 
 /** A table by its name. */
@@ -28,14 +28,7 @@ export function cloudFormation(options: TableName): string {
         Properties: {
           TableName: table,
           BillingMode: 'PAY_PER_REQUEST',
-          AttributeDefinitions: [
-            { AttributeName: HASH, AttributeType: 'S' },
-            { AttributeName: RANGE, AttributeType: 'S' },
-          ],
-          KeySchema: [
-            { AttributeName: HASH, KeyType: 'HASH' },
-            { AttributeName: RANGE, KeyType: 'RANGE' },
-          ],
+          ...SCHEMA,
           TimeToLiveSpecification: { AttributeName: EXPIRES, Enabled: true },
         },
       },

@@ -3,16 +3,14 @@ import {
   CreateTableCommand,
   DescribeTableCommand,
   UpdateTimeToLiveCommand,
-  type CreateTableCommandInput,
   type DescribeTableCommandOutput,
 } from '@aws-sdk/client-dynamodb'
 import { sleep, systemClock, type Clock } from 'lease-core'
 import { OptionReader, StoreFailure, type SubstrateWarning } from 'lease-core/adapter'
 import type { DynamodbDriver } from './driver.ts'
-import { explained } from './explain.ts'
-import { EXPIRES, HASH, RANGE } from './layout.ts'
+import { explained, isNamed } from './explain.ts'
+import { EXPIRES, HASH, RANGE, SCHEMA } from './layout.ts'
 import { checkTable } from './options.ts'
-import { isNamed } from './requests.ts'
 
 /** What `createTable` needs to know. */
 export interface CreateTableOptions {
@@ -23,16 +21,6 @@ export interface CreateTableOptions {
   readonly clock?: Clock | undefined
 }
 
-const SCHEMA: Pick<CreateTableCommandInput, 'AttributeDefinitions' | 'KeySchema'> = {
-  AttributeDefinitions: [
-    { AttributeName: HASH, AttributeType: 'S' },
-    { AttributeName: RANGE, AttributeType: 'S' },
-  ],
-  KeySchema: [
-    { AttributeName: HASH, KeyType: 'HASH' },
-    { AttributeName: RANGE, KeyType: 'RANGE' },
-  ],
-}
 /** While a table is being made it is looked at so often, in milliseconds. */
 const LOOK_MS = 500
 /** How long to wait for that. */

@@ -2,7 +2,7 @@
  * The vacancies that clients of this process have made, and others were notified of them. A client that has seen somebody come since
  * then has nobody passed over: those in the queue now are others. Of a counted lease it has seen that where the gate is another.
  */
-import { countedOf, type Op, type Verdict } from 'lease-core/adapter'
+import { countedOf, LatestMap, type Op, type Verdict } from 'lease-core/adapter'
 import type { KnownGates } from './gates.ts'
 
 /** Nobody need ever come: the oldest is forgotten. */
@@ -11,7 +11,7 @@ const MOST = 10_000
 export class AwaitedVacancies {
   readonly #gates: KnownGates
   /** By client and lease: of a counted lease the version of its gate. */
-  readonly #names = new Map<string, string | undefined>()
+  readonly #names = new LatestMap<string | undefined>(MOST)
 
   constructor(gates: KnownGates) {
     this.#gates = gates
@@ -35,14 +35,7 @@ export class AwaitedVacancies {
   #add(client: string, lease: string): void {
     const counted = countedOf(lease)
     const name = nameOf(client, counted ?? lease)
-    const names = this.#names
-    names.delete(name)
-    names.set(name, counted === undefined ? undefined : this.#gates.get(counted)?.version)
-    if (names.size <= MOST) return
-    for (const oldest of names.keys()) {
-      names.delete(oldest)
-      return
-    }
+    this.#names.set(name, counted === undefined ? undefined : this.#gates.get(counted)?.version)
   }
 }
 

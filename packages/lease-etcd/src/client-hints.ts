@@ -31,8 +31,7 @@
  * the second.
  */
 import type { Clock, LeaseChange, Timer } from 'lease-core'
-import { changesIn, countedOf, INTEREST_MS } from 'lease-core/adapter'
-import { HintListeners } from './hint-listeners.ts'
+import { changesIn, countedOf, HintListeners, INTEREST_MS } from 'lease-core/adapter'
 import type { EtcdKeyValue } from './driver.ts'
 import { endOf, ticketIn, ticketNamed, type FoundTicket, type Keys, type Layout } from './layout.ts'
 import { gateIn, weightIn, type KnownGates } from './gates.ts'

@@ -15,6 +15,7 @@ import {
   contended,
   granted,
   late,
+  OncePerLease,
   unknown,
   warnOfNoHints,
   type Call,
@@ -48,8 +49,6 @@ import { Watches } from './watches.ts'
 const limits: Substrate['limits'] = { maxOps: 120, maxInFlight: 4 }
 /** Keys in one answer; fewer where they are so large that the driver does not accept it. */
 const LARGEST_PAGE = 1_000
-/** How many leases that cannot be read are remembered; beyond this they are reported once more. */
-const MOST_NAMED = 1_000
 /** How many requests one operation may take before it counts as contended. */
 const MAX_ROUNDS = 6
 
@@ -70,7 +69,7 @@ export class EtcdSubstrate implements Substrate {
   readonly #onFailed = warnOfNoHints((warning) => this.#onWarning?.(warning), explained)
   readonly #onWarning: EtcdSubstrateOptions['onWarning']
   /** Leases that a warning has named. */
-  readonly #unreadable = new Set<string>()
+  readonly #unreadable = new OncePerLease()
 
   /** @throws ErrNotValid with every problem */
   constructor(options: EtcdSubstrateOptions) {
@@ -267,9 +266,7 @@ export class EtcdSubstrate implements Substrate {
       return read(kv)
     } catch (error) {
       const lease = this.#layout.nameOf(kv.key)
-      if (this.#unreadable.has(lease)) return undefined
-      if (this.#unreadable.size >= MOST_NAMED) this.#unreadable.clear()
-      this.#unreadable.add(lease)
+      if (!this.#unreadable.isFirst(lease)) return undefined
       this.#onWarning?.({
         warning: 'unreadable-key',
         message: `What is stored of lease ${JSON.stringify(lease)} is not a lease, and was passed over: nobody can claim it. ${(error as Error).message} Remove the key, or choose another prefix or namespace.`,

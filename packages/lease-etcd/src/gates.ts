@@ -15,6 +15,7 @@
  * upper bound too, and exact where all weigh 1. So a claim need not read thousands of shares to find room for one more. And those who
  * are next in the queue watch the gate: so the claim of one that was notified goes by the latest grant.
  */
+import { LatestMap } from 'lease-core/adapter'
 import { foundIn, parsed, foreign } from './layout.ts'
 import type { EtcdKeyValue } from './driver.ts'
 
@@ -79,7 +80,7 @@ interface Remembered extends KnownGate {
 
 /** The gates of one namespace, as far as this process knows them. */
 export class KnownGates {
-  readonly #known = new Map<string, Remembered>()
+  readonly #known = new LatestMap<Remembered>(MOST)
 
   get(counted: string): KnownGate | undefined {
     return this.#known.get(counted)
@@ -90,13 +91,7 @@ export class KnownGates {
     const before = this.#known.get(counted)
     if (before !== undefined && before.asOf > known.asOf) return
     if (before !== undefined && before.asOf === known.asOf && before.weight <= known.weight) return
-    this.#known.delete(counted)
     this.#known.set(counted, { ...known, gone: undefined })
-    if (this.#known.size <= MOST) return
-    for (const oldest of this.#known.keys()) {
-      this.#known.delete(oldest)
-      return
-    }
   }
 
   /** It was read, and not what the shares weigh. */

@@ -3,8 +3,7 @@
  * ticket was granted a lease; and the claims and new values that are announced, by a key of their own, for otherwise every renewal
  * of every holder would be sent to everyone.
  */
-import { changesIn } from 'lease-core/adapter'
-import { HintListeners } from './hint-listeners.ts'
+import { changesIn, HintListeners, LatestMap } from 'lease-core/adapter'
 import { endOf, type Layout } from './layout.ts'
 import { NO_DELETES, NO_PUTS, type Failed, type Login, type Watches, type WatchListener } from './watches.ts'
 
@@ -72,16 +71,10 @@ export class NamespaceHints extends HintListeners {
  * granted a lease must not be heard after its release, or the next waiter sleeps for nothing.
  */
 class Vacancies {
-  readonly #revisions = new Map<string, number>()
+  readonly #revisions = new LatestMap<number>(MOST_VACANCIES)
 
   add(lease: string, revision: number): void {
-    this.#revisions.delete(lease)
     this.#revisions.set(lease, revision)
-    if (this.#revisions.size <= MOST_VACANCIES) return
-    for (const oldest of this.#revisions.keys()) {
-      this.#revisions.delete(oldest)
-      return
-    }
   }
 
   isAfter(lease: string, revision: number): boolean {

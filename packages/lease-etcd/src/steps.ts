@@ -13,6 +13,8 @@
 import {
   countedOf,
   granted,
+  isNamed,
+  mayExtend,
   refused,
   type ClaimOp,
   type ExpireOp,
@@ -422,14 +424,4 @@ function toldOfEnd({ lease }: Op, keys: Keys, client: string | undefined, etcdLe
 /** Whether this version, observed to have lapsed, still stands unpinned. */
 function lapsed({ key, pin }: Keys, version: string): EtcdCompare[] {
   return [isUnchanged(key, version), isAbsent(pin)]
-}
-
-function mayExtend({ holder, fencingToken, adoption }: ExtendOp, held: Holding): boolean {
-  if (held.holder !== holder || held.fencingToken !== fencingToken) return false
-  return adoption === undefined || held.nonce === adoption.from || held.nonce === adoption.nonce
-}
-
-function isNamed({ holder, fencingToken, nonce }: ReleaseOp, held: Holding): boolean {
-  if (held.holder !== holder || (fencingToken !== undefined && held.fencingToken !== fencingToken)) return false
-  return nonce === undefined || held.nonce === nonce
 }

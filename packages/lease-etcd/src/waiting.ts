@@ -10,6 +10,7 @@
  */
 import {
   CLIENT_LENGTH,
+  clientOf,
   countedOf,
   granted,
   INTEREST_MS,
@@ -309,7 +310,7 @@ export function fitsFirst(room: Room, [first]: readonly FoundTicket[]): boolean 
 
 /** The client that made the nonce of a term, unless it is the one that asks. */
 export function makerOf({ nonce = '' }: Holding, { client }: StepContext): string | undefined {
-  const maker = nonce.slice(0, CLIENT_LENGTH)
+  const maker = clientOf(nonce)
   return maker.length < CLIENT_LENGTH || maker === client ? undefined : maker
 }
 

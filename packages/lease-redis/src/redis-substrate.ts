@@ -15,6 +15,7 @@ import {
   HintStream,
   late,
   LONGEST_DEADLINE_MS,
+  OncePerLease,
   refused,
   unknown,
   warnOfNoHints,
@@ -61,9 +62,6 @@ import { inspectionWarnings } from './warnings.ts'
  */
 const limits: Substrate['limits'] = { maxOps: 128, maxInFlight: 4, enoughOps: 8 }
 
-/** How many leases are remembered that a warning has named. */
-const MOST_NAMED = 1_000
-
 /** How many names of the index one step of a full read looks at: about a millisecond of the server's time. */
 const NAMES_PER_STEP = 500
 
@@ -91,7 +89,7 @@ export class RedisSubstrate implements Substrate {
   readonly #isCluster: boolean
   readonly #warn: (warning: SubstrateWarning) => void
   /** Leases that a warning has named. */
-  readonly #unreadable = new Set<string>()
+  readonly #unreadable = new OncePerLease()
   #closed = false
 
   /**
@@ -257,9 +255,7 @@ export class RedisSubstrate implements Substrate {
 
   /** What cannot be read hides no other lease, and does not go unheard: once for each lease. */
   #passOver(lease: string): void {
-    if (this.#unreadable.has(lease)) return
-    if (this.#unreadable.size >= MOST_NAMED) this.#unreadable.clear()
-    this.#unreadable.add(lease)
+    if (!this.#unreadable.isFirst(lease)) return
     this.#warn({
       warning: 'unreadable-key',
       message: `What is stored of lease ${JSON.stringify(lease)} is not a lease, and was passed over: nobody can claim it. Something else has written to the keys of this namespace. Remove what is there, or choose another prefix or namespace.`,

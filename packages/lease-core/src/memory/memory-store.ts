@@ -24,12 +24,14 @@ import { systemClock, type Clock } from '../clock.ts'
 import { callListener } from '../errors.ts'
 import { hasMethods, OptionReader } from '../option-reader.ts'
 import { countedOf } from '../share.ts'
-import { INTEREST_MS, TOLD, type Place } from '../ticket.ts'
+import { afterGrant, INTEREST_MS, lastTold, TOLD, type Place } from '../ticket.ts'
 import {
-  CLIENT_LENGTH,
+  clientOf,
   granted,
+  isNamed,
   late,
   LONGEST_DEADLINE_MS,
+  mayExtend,
   refused,
   type Call,
   type ClaimOp,
@@ -258,7 +260,7 @@ export class MemoryNamespace {
         return this.#extend(op, stamp, nowMs)
       case 'release': {
         const term = this.#standing(op.lease, nowMs)
-        if (term !== undefined && !isOf(term, op)) return this.#refuse(op.lease, term, nowMs)
+        if (term !== undefined && !isNamed(op, term)) return this.#refuse(op.lease, term, nowMs)
         return this.#vacate(op.lease, nowMs, stamp)
       }
       case 'expire': {
@@ -315,7 +317,7 @@ export class MemoryNamespace {
   /** Whether exactly this term stands now. */
   stands(lease: string, holder: string, fencingToken: bigint): boolean {
     const term = this.#standing(lease, this.time())
-    return term !== undefined && isOf(term, { holder, fencingToken })
+    return term !== undefined && isNamed({ holder, fencingToken }, term)
   }
 
   /** The pinned leases, of these or of all, each with its pins. */
@@ -379,10 +381,7 @@ export class MemoryNamespace {
   #extend(op: ExtendOp, stamp: Stamp, nowMs: number): Verdict {
     const { lease, adoption } = op
     const term = this.#standing(lease, nowMs)
-    if (term === undefined || !isOf(term, op)) return this.#refuse(lease, term, nowMs)
-    if (adoption !== undefined && term.nonce !== adoption.from && term.nonce !== adoption.nonce) {
-      return this.#refuse(lease, term, nowMs)
-    }
+    if (term === undefined || !mayExtend(op, term)) return this.#refuse(lease, term, nowMs)
     if (op.value !== undefined && op.value !== term.value) {
       if (this.#isOfEarlierEpoch(stamp) || isSince(stamp.sentMs, term.valuedMs, nowMs)) return late
     }
@@ -441,8 +440,7 @@ export class MemoryNamespace {
     const taken = { kind: 'taken', lease, place, durationMs } as const
     this.#tellAll(taken)
     const queue = this.#queueOf(lease) ?? []
-    const left = queue.filter((waiting, index) => waiting.place > place || (waiting.place < place && index >= TOLD))
-    const [first] = this.#keep(lease, left) ?? []
+    const [first] = this.#keep(lease, afterGrant(queue, place)) ?? []
     if (first !== undefined && isOver())
       this.#tellClient(first.client, { ...taken, to: { place: first.place, ahead: 0 } })
   }
@@ -499,7 +497,7 @@ export class MemoryNamespace {
     if (term === undefined) return granted(undefined)
     this.#end(lease, term, nowMs)
     this.#tellOf({ kind: 'vacated', lease })
-    const opener = term.nonce.slice(0, CLIENT_LENGTH)
+    const opener = clientOf(term.nonce)
     if (opener !== client) this.#tellClient(opener, { kind: 'vacated', lease })
     return this.#tellQueue(countedOf(lease) ?? lease, nowMs)
   }
@@ -621,7 +619,7 @@ export class MemoryNamespace {
       if (isFull) return verdict
       // It has met nothing but tickets, and those who have them may have died.
       if (place !== 0) return { ...verdict, told: this.#tellQueue(name, nowMs).told }
-      return this.#fitsFirst(name, nowMs) ? { ...verdict, told: ahead.slice(0, TOLD).at(-1)?.place } : verdict
+      return this.#fitsFirst(name, nowMs) ? { ...verdict, told: lastTold(ahead) } : verdict
     }
     for (const other of lapsed) {
       const term = this.#terms.get(other)
@@ -771,19 +769,6 @@ class Watcher {
 /** A pinned one does not lapse. */
 function untilLapseMs({ remainingMs, pinned }: Holding): number {
   return pinned ? Number.POSITIVE_INFINITY : remainingMs
-}
-
-/** Whether the term is the one that is named: whatever is given matches. */
-function isOf(
-  term: Term,
-  named: { readonly holder: string; readonly fencingToken: bigint | undefined; readonly nonce?: string | undefined },
-): boolean {
-  const { holder, fencingToken, nonce } = named
-  return (
-    term.holder === holder &&
-    (fencingToken === undefined || term.fencingToken === fencingToken) &&
-    (nonce === undefined || term.nonce === nonce)
-  )
 }
 
 /** Whether that happened after the request was sent. */

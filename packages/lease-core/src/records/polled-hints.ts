@@ -13,29 +13,13 @@
  *   `STAND_IN_MS` after it has found it: by then the first has claimed, or is dead. Those behind hear nothing.
  * - What is not renewed is forgotten after `INTEREST_MS`.
  */
-import type { Clock, LeaseChange } from 'lease-core'
-import { INTEREST_MS, TOLD, type warnOfNoHints } from 'lease-core/adapter'
-import type { Ticket } from './layout.ts'
-
-/** What is compared of a lease, or of a counted lease with its shares. */
-export interface Sight {
-  /** Of the latest term; of a counted lease of the latest share. */
-  readonly fencingToken: bigint
-  /** Differs after each term, and after each change of a value. */
-  readonly content: string
-  readonly isHeld: boolean
-  /** Whether the first in the queue can have it. */
-  readonly isOpen: boolean
-  /** If it is open: with another one, the first in the queue are notified again. */
-  readonly version: string
-  readonly queue: readonly Pick<Ticket, 'place' | 'weight'>[]
-  /** Waiters that want more wait in vain. */
-  readonly capacity: number
-  /** The latest grant, if a waiter got it. */
-  readonly served: { readonly place: number; readonly durationMs: number } | undefined
-  /** The client that opened the latest term, or adopted it. */
-  readonly maker: string | undefined
-}
+import type { LeaseChange } from '../client.ts'
+import type { Clock } from '../clock.ts'
+import { HintListeners } from '../hint-listeners.ts'
+import type { warnOfNoHints } from '../hint-stream.ts'
+import { INTEREST_MS, TOLD } from '../ticket.ts'
+import type { QueueTicket } from './record.ts'
+import { VACANT, type Sight } from './sight.ts'
 
 /** How sights are made, and what is done with them. */
 export interface PolledHintsOptions {
@@ -82,52 +66,36 @@ const STAND_IN_MS = 1_500
 export const HINT_DELAY_MS: number = LONGEST_PAUSE_MS + STAND_IN_MS + 1_000
 /** What is due so soon after another is read with it. */
 const TOGETHER_MS = 100
-/** Of what was never claimed. */
-export const VACANT: Sight = {
-  fencingToken: 0n,
-  content: '0\n\n',
-  isHeld: false,
-  isOpen: true,
-  version: '',
-  queue: [],
-  capacity: Number.POSITIVE_INFINITY,
-  served: undefined,
-  maker: undefined,
-}
 /** Stands for all leases of the namespace. */
 const ALL = ''
 
-export class PolledHints {
+export class PolledHints extends HintListeners {
   readonly #options: PolledHintsOptions
-  readonly #listeners = new Set<(change: LeaseChange) => void>()
   readonly #interests = new Map<string, Interest>()
   #timer: { readonly atMs: number; cancel(): void } | undefined
   #failures = 0
   #isLooking = false
 
   constructor(options: PolledHintsOptions) {
+    super()
     this.#options = options
-    if (options.client === undefined) this.#interest(ALL, undefined).watchedUntilMs = Number.POSITIVE_INFINITY
+    // What a client asks for is known from then on; the namespace, after the first look.
+    if (options.client !== undefined) this.begin()
+    else this.#interest(ALL, undefined).watchedUntilMs = Number.POSITIVE_INFINITY
   }
 
-  get isUsed(): boolean {
-    return this.#listeners.size > 0
-  }
-
-  add(listener: (change: LeaseChange) => void): void {
-    this.#listeners.add(listener)
-    // What is asked for is known from then on; of the namespace, after the first look.
-    if (!this.#interests.has(ALL)) queueMicrotask(() => this.#tell({ kind: 'resync' }, [listener]))
+  override add(listener: (change: LeaseChange) => void): void {
+    super.add(listener)
     this.#schedule()
   }
 
-  delete(listener: (change: LeaseChange) => void): void {
-    this.#listeners.delete(listener)
+  override delete(listener: (change: LeaseChange) => void): void {
+    super.delete(listener)
     this.#schedule()
   }
 
   /** Looks for this waiter from now on, which has another ticket now or the same. @param sight as it has seen the lease */
-  waits(lease: string, { place, weight }: Pick<Ticket, 'place' | 'weight'>, sight: Sight): void {
+  waits(lease: string, { place, weight }: Pick<QueueTicket, 'place' | 'weight'>, sight: Sight): void {
     const interest = this.#interest(lease, sight)
     const untilMs = this.#nowMs + INTEREST_MS
     interest.tickets.set(place, { told: undefined, isOut: false, ...interest.tickets.get(place), weight, untilMs })
@@ -135,9 +103,11 @@ export class PolledHints {
     this.#scheduleAt(interest.dueMs)
   }
 
-  /** This waiter is out of the queue, or has what it waited for. */
-  left(lease: string, place: number): void {
-    this.#interests.get(lease)?.tickets.delete(place)
+  /** This waiter is out of the queue, or has what it waited for. @param place undefined: nobody watches the lease any more */
+  left(lease: string, place: number | undefined): void {
+    const interest = this.#interests.get(lease)
+    if (place !== undefined) interest?.tickets.delete(place)
+    else if (interest !== undefined) interest.watchedUntilMs = 0
   }
 
   /** @param sight as the one that watches has seen it */
@@ -145,12 +115,6 @@ export class PolledHints {
     const interest = this.#interest(lease, sight)
     interest.watchedUntilMs = this.#nowMs + INTEREST_MS
     this.#scheduleAt(interest.dueMs)
-  }
-
-  /** Nobody watches this lease any more. */
-  unwatch(lease: string): void {
-    const interest = this.#interests.get(lease)
-    if (interest !== undefined) interest.watchedUntilMs = 0
   }
 
   /** This client has written that it has the lease. */
@@ -238,22 +202,18 @@ export class PolledHints {
     this.#schedule()
   }
 
-  #tell(change: LeaseChange, listeners: Iterable<(change: LeaseChange) => void> = this.#listeners): void {
-    for (const listener of [...listeners]) if (this.#listeners.has(listener)) listener(change)
-  }
-
   #found(due: readonly (readonly [string, Interest])[], found: ReadonlyMap<string, Sight>): void {
     for (const [lease, interest] of due) {
       const { seen } = interest
       const now = lease === ALL ? found : new Map([[lease, found.get(lease) ?? VACANT]])
       interest.seen = now
-      if (seen === undefined) this.#tell({ kind: 'resync' })
+      if (seen === undefined) this.begin()
       for (const name of new Set(seen === undefined ? [] : [...seen.keys(), ...now.keys()])) {
         const [before, after] = [seen?.get(name) ?? VACANT, now.get(name) ?? VACANT]
         const isNew = before.content !== after.content
         if (isNew) interest.pauseMs = FIRST_PAUSE_MS
         const change = isNew ? this.#changeFor(interest, name, after) : undefined
-        if (change !== undefined) this.#tell(change)
+        if (change !== undefined) this.tell(change)
         if (lease === ALL) this.#tellGrant(name, before, after)
         else this.#tellWaiters(lease, interest, before, after)
       }
@@ -274,7 +234,7 @@ export class PolledHints {
 
   #tellGrant(lease: string, before: Sight, { fencingToken, isHeld, served }: Sight): void {
     if (served === undefined || !isHeld || before.fencingToken === fencingToken) return
-    this.#tell({ kind: 'taken', lease, ...served })
+    this.tell({ kind: 'taken', lease, ...served })
   }
 
   #tellWaiters(lease: string, interest: Interest, before: Sight, after: Sight): void {
@@ -291,10 +251,10 @@ export class PolledHints {
       ticket.isOut = isOut
       const isTurn = isOpen && (ahead === 0 || (ahead > 0 && ahead < TOLD && this.#nowMs >= standsInMs))
       if (isOut || isTurn) {
-        if (ticket.told !== version) this.#tell({ kind: 'vacated', lease, to: { place, ahead: Math.max(0, ahead) } })
+        if (ticket.told !== version) this.tell({ kind: 'vacated', lease, to: { place, ahead: Math.max(0, ahead) } })
         ticket.told = version
       } else if (!isOpen && served !== undefined && ahead === 0 && before.fencingToken !== after.fencingToken) {
-        this.#tell({ kind: 'taken', lease, ...served, to: { place, ahead } })
+        this.tell({ kind: 'taken', lease, ...served, to: { place, ahead } })
       }
     }
   }

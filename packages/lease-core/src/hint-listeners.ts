@@ -1,8 +1,6 @@
-/** Those who listen to hints of one kind. Anyone who comes when they are in force is notified, as it may have missed some. */
-import type { LeaseChange } from 'lease-core'
-
-// Node's own: fake timers may replace the global one.
-const { queueMicrotask } = globalThis
+/** Listeners to hints of one kind. A listener that comes when hints are in force is sent a `resync`: it may have missed some. */
+import type { LeaseChange } from './client.ts'
+import { queueMicrotask } from './turns.ts'
 
 type Listener = (change: LeaseChange) => void
 
@@ -23,8 +21,9 @@ export class HintListeners {
     this.#listeners.delete(listener)
   }
 
+  /** Notifies those who listen now, unless one before them has stopped them. */
   readonly tell: Listener = (change) => {
-    for (const listener of [...this.#listeners]) listener(change)
+    for (const listener of [...this.#listeners]) if (this.#listeners.has(listener)) listener(change)
   }
 
   /** Hints come from now on, and some may have been lost. */

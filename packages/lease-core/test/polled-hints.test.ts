@@ -1,18 +1,20 @@
 /** Who waits reads again: how often, until when, and what it then hears. */
 import { expect } from 'chai'
-import type { LeaseChange } from 'lease-core'
-import { INTEREST_MS } from 'lease-core/adapter'
-import { TestClock } from 'lease-core/testing'
-import { ABSENT, type State, type Ticket } from '#src/layout.ts'
-import { HINT_DELAY_MS, PolledHints, type Sight } from '#src/polled-hints.ts'
-import { sightOf, sightOfCounted } from '#src/sights.ts'
+import { TestClock } from '#src/testing/index.ts'
+import type { LeaseChange } from '#src/client.ts'
+import { HINT_DELAY_MS, PolledHints } from '#src/records/polled-hints.ts'
+import { ABSENT, type LeaseRecord, type QueueTicket } from '#src/records/record.ts'
+import { sightOf as sightAt, sightOfCounted, type Sight } from '#src/records/sight.ts'
+import { INTEREST_MS } from '#src/ticket.ts'
 
 const CLIENT = 'client-00001'
 const OTHER = 'client-00002'
 
+const sightOf = (record: LeaseRecord): Sight => sightAt(record, 0)
+
 /** A lease in this term, with so many in its queue, of whom the places are 1, 2, … */
 function lease(token: bigint, holder?: string, { queue = 0, served, maker = OTHER }: Partial<Described> = {}): Sight {
-  const term: State['term'] =
+  const term: LeaseRecord['term'] =
     holder === undefined
       ? undefined
       : { holder, version: 'e', durationMs: 9_000, untilMs: 0, nonce: `${maker}n`, value: undefined, weight: undefined }
@@ -23,18 +25,18 @@ function lease(token: bigint, holder?: string, { queue = 0, served, maker = OTHE
 
 interface Described {
   readonly queue: number
-  readonly served: State['served']
+  readonly served: LeaseRecord['served']
   readonly maker: string
 }
 
-function ticket(place: number): Ticket {
+function ticket(place: number): QueueTicket {
   return { place, weight: 1, untilMs: 1, nonce: `${OTHER}${place}` }
 }
 
 const HELD = lease(1n, 'a')
 const VACATED = lease(1n)
 
-describe('the hints of DynamoDB', () => {
+describe('hints that are read', () => {
   let clock: TestClock
   let store: Map<string, Sight>
   /** The leases of each look; undefined: all. */
@@ -205,7 +207,7 @@ describe('the hints of DynamoDB', () => {
     hints.delete(listener)
   })
 
-  it('notify the first again when the item has changed in the meantime', async () => {
+  it('notify the first again when the record has changed in the meantime', async () => {
     const hints = waiting(1, 2)
     store.set('l', lease(1n, undefined, { queue: 2 }))
     await pass(2)
@@ -279,7 +281,10 @@ describe('the hints of DynamoDB', () => {
   })
 
   it('notify a waiter for shares when there is room for the first, and when it waits in vain', async () => {
-    const share = (name: string): readonly [string, State] => [name, { ...ABSENT, ...heldBy(name), fencingToken: 1n }]
+    const share = (name: string): readonly [string, LeaseRecord] => [
+      name,
+      { ...ABSENT, ...heldBy(name), fencingToken: 1n },
+    ]
     const counted = (capacity: number, weight: number, ...names: readonly string[]): Sight => {
       const definition = { capacity, generation: 'g', byUse: false }
       const queue = [{ ...ticket(1), weight }]
@@ -325,7 +330,7 @@ describe('the hints of DynamoDB', () => {
     const hints = watching('watched')
     hints.waits('waited', { place: 1, weight: 1 }, HELD)
     expect(clock.pending).to.equal(1)
-    hints.unwatch('watched')
+    hints.left('watched', undefined)
     await clock.advance(300)
     expect(looks).to.deep.equal([['waited']])
     for (let step = 0; step < 20; step++) await clock.advance(INTEREST_MS / 10)
@@ -349,7 +354,7 @@ describe('the hints of DynamoDB', () => {
   })
 })
 
-function heldBy(holder: string): Pick<State, 'term' | 'version'> {
+function heldBy(holder: string): Pick<LeaseRecord, 'term' | 'version'> {
   const more = { durationMs: 9_000, untilMs: 0, nonce: `${OTHER}n`, value: undefined, weight: 1 }
   return { version: holder, term: { holder, version: 'e', ...more } }
 }
