@@ -1,7 +1,7 @@
 /** What is asked of DynamoDB, and what becomes of its answers: a script stands for the server. */
 import { expect } from 'chai'
 import { DynamodbSubstrate, type DynamodbDriver } from 'lease-dynamodb'
-import { claim, newCall } from 'lease-scenes'
+import { claim, newCall, release } from 'lease-scenes'
 
 interface Sent {
   readonly name: string
@@ -122,6 +122,24 @@ describe('the requests of DynamoDB', () => {
       expect(sent.filter(({ name }) => name === 'TransactWriteItemsCommand')).to.have.length(1)
     })
   }
+
+  it('give each write a version that was never there before, whichever process writes', async () => {
+    const versions: string[] = []
+    for (let process = 0; process < 2; process++) {
+      const { substrate, sent } = scripted()
+      for (let term = 0; term < 50; term++) {
+        const op = claim('l', 'a', 60_000)
+        await substrate.apply([op], newCall())
+        await substrate.apply([release('l', 'a', { nonce: op.nonce })], newCall())
+      }
+      for (const { input } of sent) {
+        const { ':v': version } = (input['ExpressionAttributeValues'] ?? {}) as { ':v'?: { S: string } }
+        if (version !== undefined) versions.push(version.S)
+      }
+    }
+    expect(versions).to.have.length(200)
+    expect(new Set(versions).size).to.equal(200)
+  })
 
   it('end when their call is given up', async () => {
     const never = new Promise<object>(() => {})
