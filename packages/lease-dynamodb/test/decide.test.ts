@@ -163,6 +163,17 @@ describe('what an operation makes of an item of DynamoDB', () => {
     ])
   })
 
+  it('what is held or pinned is remembered for good', () => {
+    const old = { expires: 1 }
+    const kept = [
+      decide(claim('l', 'a', 5_000), { ...ABSENT, ...old }, context()),
+      decide(pin('l', 'operator'), { ...ABSENT, ...old }, context()),
+      decide(release('l', 'a', { fencingToken: 7n }), standing({ pins: new Map([['operator', 'g1']]) }), context()),
+    ]
+    for (const one of kept) expect(after(one).expires).to.equal(undefined)
+    expect(after(decide(release('l', 'a', { fencingToken: 7n }), standing(), context())).expires).to.be.above(1)
+  })
+
   it('what is vacant is remembered for a week after its token, or after now', () => {
     const expires = (fencingToken: bigint, moreMs?: number): number | undefined =>
       tombstoneOf({ ...ABSENT, fencingToken }, context(), moreMs).expires

@@ -141,6 +141,60 @@ describe('the requests of DynamoDB', () => {
     expect(new Set(versions).size).to.equal(200)
   })
 
+  it('of what may still arrive give the item another version first, and not of what certainly was not done', async () => {
+    for (const [attempts, updates] of [
+      [1, 0],
+      [3, 1],
+    ] as const) {
+      let isFirst = true
+      const { substrate, sent } = scripted(({ name }) => {
+        if (name !== 'UpdateItemCommand' || !isFirst) return {}
+        isFirst = false
+        const busy = { name: 'ProvisionedThroughputExceededException', $metadata: { attempts } }
+        throw Object.assign(new Error('The request was refused'), busy)
+      })
+      const op = claim('l', 'a', 60_000)
+      await substrate.apply([op], newCall())
+      sent.length = 0
+      await substrate.apply([release('l', 'a', { nonce: op.nonce })], newCall({ epoch: 1 }))
+      expect(sent.filter(({ name }) => name === 'UpdateItemCommand')).to.have.length(updates)
+    }
+  })
+
+  it('grant no share on a counted lease that has changed since its shares were read', async () => {
+    const gate = (version: string): object => ({
+      ...keyOf('l#'),
+      v: { S: version },
+      tk: { N: '7' },
+      c: { N: '2' },
+      g: { S: 'g1' },
+    })
+    let queries = 0
+    const { substrate, sent } = scripted(({ name }) => {
+      if (name === 'GetItemCommand') return { Item: gate('v1') }
+      // Another process was granted a share while this query was answered.
+      if (name === 'QueryCommand') return { Items: ++queries === 1 ? [gate('v2')] : [gate('v2'), heavy] }
+      return {}
+    })
+    const heavy = { ...itemOf('l#a'), w: { N: '2' } }
+    const [verdict] = await substrate.apply([claim('l#b', 'b', 60_000, { share })], newCall())
+    expect(verdict?.outcome).to.equal('refused')
+    expect(sent.map(({ name }) => name)).not.to.include('TransactWriteItemsCommand')
+  })
+
+  it('take no attribute of another kind for what the library writes', async () => {
+    const texts = ['v', 'h', 'e', 'q', 'o', 'a', 't', 's', 'g', 'b']
+    const numbers = ['tk', 'd', 'u', 'w', 'l', 'c', 'x']
+    for (const name of [...texts, ...numbers]) {
+      const broken = { ...itemOf('l'), [name]: texts.includes(name) ? { N: '7' } : { S: '7' } }
+      const { substrate, sent } = scripted((one) => (one.name === 'GetItemCommand' ? { Item: broken } : {}))
+      expect((await substrate.read(['l'], newCall())).size, name).to.equal(0)
+      const [verdict] = await substrate.apply([claim('l', 'b', 60_000)], newCall())
+      expect(verdict?.outcome, name).to.equal('unknown')
+      expect(sent.map((one) => one.name)).to.deep.equal(['GetItemCommand', 'GetItemCommand'])
+    }
+  })
+
   it('end when their call is given up', async () => {
     const never = new Promise<object>(() => {})
     const { substrate, sent } = scripted(() => never)

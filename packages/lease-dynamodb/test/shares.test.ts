@@ -1,5 +1,6 @@
 /** Shares of a counted lease: what their weights leave, who is next, and who is notified. */
 import { expect } from 'chai'
+import { systemClock } from 'lease-core'
 import type { ClaimOp, Substrate, Verdict } from 'lease-core/adapter'
 import type { DynamodbSubstrate } from 'lease-dynamodb'
 import { claim, grant, newCall, release, settle, unique } from 'lease-scenes'
@@ -68,6 +69,8 @@ describe(`shares, on ${target.name}`, () => {
     expect(heavy.ticket).to.include({ ahead: 0 })
     expect((await take('c', 1, { place: 0 })).ticket).to.include({ ahead: 1 })
     expect((await take('d', 1)).outcome).to.equal('refused')
+    const passing = { place: 2, share: share(1, { passing: 1 }) } // for one with a lighter share ahead
+    expect((await take('c', 1, passing)).outcome).to.equal('refused')
     const { fencingToken } = (await substrate.read(['l#a'], newCall())).get('l#a') ?? expect.fail('held')
     const stop = substrate.watch(() => {}, newCall().client)
     const { told } = await settle(substrate, release('l#a', 'a', { fencingToken }))
@@ -118,6 +121,8 @@ describe(`shares, on ${target.name}`, () => {
 
   it('have one row of fencing tokens, whichever process grants them', async () => {
     const tokens: bigint[] = []
+    const slow = { ...systemClock, now: () => systemClock.now() - 3_600_000 }
+    other = setting.substrate({ namespace, clock: slow })
     for (const holder of ['a', 'b', 'a', 'c']) {
       const to = tokens.length % 2 === 0 ? substrate : other
       const { fencingToken } = await grant(to, claim(`l#${holder}`, holder, 60_000, { share: share(1) }))
