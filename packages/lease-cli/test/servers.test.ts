@@ -104,7 +104,7 @@ describe('lease doctor', () => {
   before(async () => (redis = await startRedis({ appendonly: true, password: 'right' })))
   after(() => redis.stop())
 
-  it('is told of by the channel of work under a lease when exec runs a command', async () => {
+  it('has a neighbour, exec, that publishes its command as work under a lease', async () => {
     const works: WorkTrace[] = []
     const listen = (trace: unknown): void => void works.push(trace as WorkTrace)
     traces.work.asyncEnd.subscribe(listen)
@@ -190,7 +190,10 @@ describe('a login that the server refuses', () => {
   ] as const) {
     it(`is called that, with 69, and is not tried again: ${title}`, async function () {
       const address = url()
-      if (address === undefined) return this.skip()
+      if (address === undefined) {
+        this.skip()
+        return
+      }
       const env = { LEASE_URL: address, LEASE_NAMESPACE: unique() }
       const { code, stderr } = await leaseHere(['list', '--retry'], env)
       expect(stderr).to.contain('the server refused the login: ').and.to.contain(advice)
