@@ -351,7 +351,7 @@ async function etcdDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
   const { prefix } = settings
   const options = (namespace: string) => ({ etcd, namespace, prefix })
   return {
-    probe: () => ignoreNoRight(etcd.get('lease-cli-probe')),
+    probe: () => ignoreNoRight(etcd.get('lease-cli-probe').exec()),
     client: async (namespace, own) => adapter.etcdClient({ ...options(namespace), ...own }),
     substrate: async (namespace) => new adapter.EtcdSubstrate(options(namespace)),
     close: async () => etcd.close(),
