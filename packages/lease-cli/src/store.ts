@@ -204,7 +204,7 @@ export function advice(error: unknown): string[] {
 const REFUSED_LOGIN =
   /28P01|28000|\bSASL\b|WRONGPASS|NOAUTH|authentication failed|user name is empty|invalid auth token|authentication is not enabled|Could not load credentials|UnrecognizedClient|security token|request signature|MissingAuthenticationToken/i
 
-/** Whoever is told this has logged in. */
+/** An answer that only a user gets who has logged in. */
 const NO_RIGHT = /NOPERM|permission denied/i
 
 /** What may be wrong with a certificate: the words of Node's TLS and its codes, which drivers hand on. */

@@ -98,18 +98,15 @@ describe('lease and the servers that a URL names', () => {
   })
 })
 
-describe('lease doctor', () => {
-  let redis: Redis
+describe('lease exec', () => {
+  const [, server] = testServers()
 
-  before(async () => (redis = await startRedis({ appendonly: true, password: 'right' })))
-  after(() => redis.stop())
-
-  it('is told of by the channel of work under a lease when exec runs a command', async () => {
+  it('publishes its command as work under a lease, for spans', async () => {
     const works: WorkTrace[] = []
     const listen = (trace: unknown): void => void works.push(trace as WorkTrace)
     traces.work.asyncEnd.subscribe(listen)
     try {
-      const env = { LEASE_URL: redis.url, LEASE_NAMESPACE: unique() }
+      const env = { LEASE_URL: (await server?.open()) ?? '', LEASE_NAMESPACE: unique() }
       expect((await leaseHere(['exec', 'job', '--holder', 'bob', '--', 'true'], env)).code).to.equal(0)
     } finally {
       traces.work.asyncEnd.unsubscribe(listen)
@@ -118,6 +115,13 @@ describe('lease doctor', () => {
     expect(works[0]).to.include({ lease: 'job', holder: 'bob' })
     expect(works[0]?.fencingToken).to.be.a('bigint')
   })
+})
+
+describe('lease doctor', () => {
+  let redis: Redis
+
+  before(async () => (redis = await startRedis({ appendonly: true, password: 'right' })))
+  after(() => redis.stop())
 
   it('has no findings about a server that is well set up, and ends with 0', async () => {
     const { code, stdout } = await leaseHere(['doctor'], { LEASE_URL: redis.url, LEASE_NAMESPACE: unique() })
@@ -190,7 +194,10 @@ describe('a login that the server refuses', () => {
   ] as const) {
     it(`is called that, with 69, and is not tried again: ${title}`, async function () {
       const address = url()
-      if (address === undefined) return this.skip()
+      if (address === undefined) {
+        this.skip()
+        return
+      }
       const env = { LEASE_URL: address, LEASE_NAMESPACE: unique() }
       const { code, stderr } = await leaseHere(['list', '--retry'], env)
       expect(stderr).to.contain('the server refused the login: ').and.to.contain(advice)

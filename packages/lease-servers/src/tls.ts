@@ -17,7 +17,7 @@ export interface Certificate {
   readonly key: string
 }
 
-/** An authority that nobody trusts who is not given its `ca`. Disposing of it removes all files. */
+/** An authority that clients trust only if they are given its `ca`. Disposing of it removes all files. */
 export interface Authority extends AsyncDisposable {
   /** The file of its own certificate. */
   readonly ca: string

@@ -28,13 +28,14 @@ export function heard(library: Adapter): Adapter {
     can: ['one'],
     isDetail: true,
     async open(ground, seat) {
-      const { one, manager, close } = await library.open(ground, seat)
+      const contestant = await library.open(ground, seat)
+      const { one, manager } = contestant
       const ends = [manager?.events.subscribe(ignore), ...Object.values(traces).map(listenTo)]
       return {
         ...(one === undefined ? {} : { one }),
         async close() {
           for (const end of ends) end?.()
-          await close()
+          await contestant.close()
         },
       }
     },
