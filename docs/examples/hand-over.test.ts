@@ -33,7 +33,7 @@ async function inThread(handed: Handed): Promise<Baton | string> {
   return told
 }
 
-for (const store of raceStores('sorts', ['redis', 'postgres', 'etcd', 'dynamodb'])) {
+for (const store of raceStores('sorts', ['redis', 'dynamodb'])) {
   describe(`example: a term is handed over, on ${store.name}`, () => {
     let opened: OpenStore
     let manager: Manager
