@@ -77,8 +77,8 @@ export default {
       name: 'no-unresolvable',
       severity: 'error',
       comment:
-        'An import that cannot be followed cannot be checked either. Prisma is installed by the test of its example, VitePress by that of the site.',
-      from: { path: '^(packages|docs)/', pathNot: '^(docs/examples/prisma|packages/lease-site/engine)/' },
+        'An import that cannot be followed cannot be checked either. Prisma and ElectroDB are installed by the tests of their examples, VitePress by that of the site.',
+      from: { path: '^(packages|docs)/', pathNot: '^(docs/examples/(prisma|electrodb)|packages/lease-site/engine)/' },
       to: { couldNotResolve: true },
     },
     {

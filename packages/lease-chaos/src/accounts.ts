@@ -11,7 +11,8 @@ import type { PoolClient } from 'pg'
 import type { StoreEvent } from './checker.ts'
 import type { Reach } from './ground.ts'
 import type { Report } from './recorder.ts'
-import { openEtcd, openPool, openRedis, type StoreAddress } from './connections.ts'
+import { dynamodbParts, openEtcd, openPool, openRedis, type StoreAddress } from './connections.ts'
+import type { DynamodbLog } from './dynamodb-log.ts'
 
 /** A term in which its holder writes. */
 export interface Stint {
@@ -218,10 +219,7 @@ const redis: Kind = {
       async read(leases) {
         const logs = leases.map(async (lease) => {
           const lines = await connection.lrange(keyOf(namespace, lease, 'log'), 0, -1)
-          return lines.map((line): StoreEvent => {
-            const [what, token = ''] = line.split(' ')
-            return { what: what === 'write' ? 'write' : 'grant', lease, token: BigInt(token) }
-          })
+          return lines.map((line) => storeEvent(lease, line))
         })
         return (await Promise.all(logs)).flat()
       },
@@ -296,7 +294,72 @@ const etcd: Kind = {
   }),
 }
 
-export const kinds: Readonly<Record<StoreAddress['kind'], Kind>> = { postgres, redis, etcd }
+// ── DynamoDB ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const dynamodb: Kind = {
+  guarded: ['the guard’s checks', 'the guard’s checks for documents'],
+  leases: 6,
+  grants: 300,
+  pauseMs: 60,
+  openTeller(reach) {
+    const { log, client } = openLog(reach)
+    const { DynamoGuard } = dynamodbParts()
+    const armed = async ({ check }: Stint): Promise<InstanceType<typeof DynamoGuard>> => {
+      const guard = new DynamoGuard()
+      await check(guard)
+      await hesitate(dynamodb)
+      return guard
+    }
+    const ways: Record<string, (stint: Stint, account: string) => Promise<unknown>> = {
+      'the guard’s checks': async (stint, account) => {
+        const guard = await armed(stint)
+        return log.append(account, `write ${stint.token}`, guard.checks, (items, send) => guard.transact(items, send))
+      },
+      'the guard’s checks for documents': async (stint, account) => {
+        const guard = await armed(stint)
+        const checks = guard.documentChecks
+        return log.appendDocument(account, `write ${stint.token}`, checks, (items, send) => guard.transact(items, send))
+      },
+      [UNGUARDED]: async ({ token, check }, account) => {
+        await check()
+        await hesitate(dynamodb)
+        return log.append(account, `write ${token}`)
+      },
+    }
+    return {
+      granted: ({ lease, token }) => log.append(lease, `grant ${token}`),
+      async write(way, stint) {
+        await ways[way]?.(stint, stint.account ?? stint.lease)
+      },
+      [Symbol.asyncDispose]: async () => client.destroy(),
+    }
+  },
+  openLedger(address) {
+    const { log, client } = openLog(address)
+    return {
+      open: async () => {},
+      async read(leases) {
+        const logs = leases.map(async (lease) => (await log.read(lease)).map((line) => storeEvent(lease, line)))
+        return (await Promise.all(logs)).flat()
+      },
+      [Symbol.asyncDispose]: async () => client.destroy(),
+    }
+  },
+}
+
+export const kinds: Readonly<Record<StoreAddress['kind'], Kind>> = { postgres, redis, etcd, dynamodb }
+
+function openLog(address: StoreAddress): { readonly log: DynamodbLog; readonly client: { destroy(): void } } {
+  const { DynamodbLog, openDynamodb } = dynamodbParts()
+  const { client, table } = openDynamodb(address)
+  return { client, log: new DynamodbLog(client, table, address.namespace) }
+}
+
+/** A line of a log: what, and the fencing token. */
+function storeEvent(lease: string, line: string): StoreEvent {
+  const [what, token = ''] = line.split(' ')
+  return { what: what === 'write' ? 'write' : 'grant', lease, token: BigInt(token) }
+}
 
 /** In the slot of the namespace, so that a Cluster can execute it together with the guard. */
 function keyOf(namespace: string, account: string, part: 'account' | 'log'): string {

@@ -1,5 +1,5 @@
 /**
- * How a process connects to a store. A driver is loaded with the first connection that needs it: a worker needs one of three, and to load
+ * How a process connects to a store. A driver is loaded with the first connection that needs it: a worker needs one of four, and to load
  * them all takes longer than all else at its start.
  */
 import { createRequire } from 'node:module'
@@ -11,6 +11,7 @@ import type * as Etcd from 'etcd3'
 import type * as IoRedis from 'ioredis'
 import type { Cluster, Redis, RedisOptions } from 'ioredis'
 import type * as Pg from 'pg'
+import type * as Dynamodb from './dynamodb.ts'
 
 const require = createRequire(import.meta.url)
 const drivers = {
@@ -19,10 +20,26 @@ const drivers = {
   etcd3: () => require('etcd3') as typeof Etcd,
 }
 
+let dynamodb: typeof Dynamodb | undefined
+
+/**
+ * Loads what a process needs before it opens anything on a store of this kind. Only for DynamoDB there is something to load: its SDK and the
+ * adapter on it take half a second.
+ */
+export async function loadStore(kind: StoreAddress['kind']): Promise<void> {
+  if (kind === 'dynamodb') dynamodb ??= await import('./dynamodb.ts')
+}
+
+/** What was loaded for DynamoDB. @throws before {@link loadStore} */
+export function dynamodbParts(): typeof Dynamodb {
+  if (dynamodb === undefined) throw new Error('await loadStore() before anything is opened on DynamoDB')
+  return dynamodb
+}
+
 /** How any process reaches a store. */
 export interface StoreAddress {
-  readonly kind: 'redis' | 'postgres' | 'etcd'
-  /** Of several servers, separated by commas: several of Redis are a cluster. */
+  readonly kind: 'redis' | 'postgres' | 'etcd' | 'dynamodb'
+  /** Of several servers, separated by commas: several of Redis are a cluster. Of DynamoDB `dynamodb://host:port/table`. */
   readonly url: string
   readonly namespace: string
 }
@@ -56,6 +73,11 @@ export function openClient(reach: Reach): OpenClient {
     const listen =
       listenUrl === undefined ? {} : { listen: () => new (drivers.pg().Client)({ connectionString: listenUrl }) }
     return closing(postgresClient({ pool, namespace, ...listen }), () => pool.end())
+  }
+  if (kind === 'dynamodb') {
+    const { dynamodbClient, openDynamodb } = dynamodbParts()
+    const { client, table } = openDynamodb(reach)
+    return closing(dynamodbClient({ client, table, namespace }), () => client.destroy())
   }
   const etcd = openEtcd(reach)
   return closing(etcdClient({ etcd, namespace }), () => etcd.close())

@@ -16,6 +16,7 @@ export const GROUNDS = [
   'redis-cluster',
   'etcd',
   'etcd3',
+  'dynamodb',
 ] as const
 export type GroundName = (typeof GROUNDS)[number]
 

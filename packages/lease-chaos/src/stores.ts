@@ -1,7 +1,16 @@
 /** The stores of a race: the judge opens one, and every worker connects to it (`connections.ts`). */
 import { migrate } from 'lease-postgres'
-import { etcdTargets, freshDatabase, isMatrix, type PostgresTarget, postgresTargets, redisTargets } from 'lease-servers'
-import { openPool, type StoreAddress } from './connections.ts'
+import {
+  type DynamodbTarget,
+  dynamodbTarget,
+  etcdTargets,
+  freshDatabase,
+  isMatrix,
+  type PostgresTarget,
+  postgresTargets,
+  redisTargets,
+} from 'lease-servers'
+import { dynamodbParts, loadStore, openPool, type StoreAddress } from './connections.ts'
 
 /** A store that a race may use. */
 export interface RaceStore {
@@ -20,7 +29,8 @@ export interface OpenStore {
  * What a race runs on in the matrix. `each`: one server of each kind. `sorts`: and a Redis Cluster. `all`: every server, and no cluster.
  * Call it while the test file is loaded.
  *
- * @param few the kinds on which the test command runs the race, on one server each: every process costs half a second. @default all three
+ * @param few the kinds on which the test command runs the race, on one server each: every process costs half a second. DynamoDB only where it
+ * is named, also in the matrix. @default all but DynamoDB
  */
 export function raceStores(
   which: 'each' | 'sorts' | 'all',
@@ -43,6 +53,11 @@ export function raceStores(
     ...(isWanted('etcd') ? etcdTargets(most) : []).map((target) =>
       shared(target.name, 'etcd', () => target.endpoints.join(',')),
     ),
+    ...(few.includes('dynamodb') ? [dynamodbTarget()] : []).map((target) => ({
+      name: target.name,
+      kind: 'dynamodb' as const,
+      open: (namespace: string) => openDynamodb(target, namespace),
+    })),
   ]
 }
 
@@ -52,6 +67,23 @@ function shared(name: string, kind: StoreAddress['kind'], url: () => string): Ra
     close: async () => {},
   })
   return { name, kind, open }
+}
+
+/** A table that all races of a run share. */
+const TABLE = 'races'
+
+async function openDynamodb({ endpoint }: DynamodbTarget, namespace: string): Promise<OpenStore> {
+  await loadStore('dynamodb')
+  const { createTable, openDynamodb: connect } = dynamodbParts()
+  const address: StoreAddress = {
+    kind: 'dynamodb',
+    url: `${endpoint.replace('http:', 'dynamodb:')}/${TABLE}`,
+    namespace,
+  }
+  const { client, table } = connect(address)
+  await createTable({ client, table })
+  client.destroy()
+  return { address, close: async () => {} }
 }
 
 async function openPostgres(target: PostgresTarget, namespace: string): Promise<OpenStore> {

@@ -1,6 +1,8 @@
 /** What worker processes need, and nothing that is slow to load: there are hundreds of them. */
 export { kinds, UNGUARDED, type Stint } from './accounts.ts'
 export {
+  dynamodbParts,
+  loadStore,
   openClient,
   openEtcd,
   openPool,

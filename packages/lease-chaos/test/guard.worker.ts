@@ -4,7 +4,7 @@
  */
 import { ErrNotHeld } from 'lease-core'
 import type { Substrate } from 'lease-core/adapter'
-import { kinds, nowMs, record, whenTold, workerEntry } from 'lease-chaos/worker'
+import { kinds, loadStore, nowMs, record, whenTold, workerEntry } from 'lease-chaos/worker'
 import { briefMs, claim, extend, newCall, release, settle, sleep } from 'lease-scenes'
 import { openSubstrate } from './substrates.ts'
 
@@ -20,11 +20,12 @@ const entry = workerEntry()
 const kind = kinds[entry.kind]
 let order: Order = { way: '', leases: [] }
 whenTold((next) => (order = next as Order))
+await loadStore(entry.kind)
 
 /** The fencing token of a new term, if there is one. A store without a clock wants to be watched while the lease lapses. */
 async function granted(substrate: Substrate, lease: string, holder: string, ms: number): Promise<bigint | undefined> {
   let [verdict] = await substrate.apply([claim(lease, holder, ms)], newCall())
-  if (verdict?.outcome === 'refused' && entry.kind === 'etcd') {
+  if (verdict?.outcome === 'refused' && substrate.time === undefined) {
     const { version: lapsed, remainingMs = 0 } = verdict.holding ?? {}
     await sleep(remainingMs + 2)
     verdict = await settle(substrate, claim(lease, holder, ms, { lapsed }))

@@ -1,7 +1,7 @@
 /** One process of the race: holds leases for a while, one after another, and records how long it relies on each. */
 import { setTimeout as pass } from 'node:timers/promises'
 import { ErrClaimDenied, ErrNotHeld, ErrUnknown, Manager } from 'lease-core'
-import { nowMs, openClient, recordReliance, workerEntry, type WorkerEntry } from 'lease-chaos/worker'
+import { loadStore, nowMs, openClient, recordReliance, workerEntry, type WorkerEntry } from 'lease-chaos/worker'
 
 export interface HolderEntry extends WorkerEntry {
   readonly leases: readonly string[]
@@ -10,6 +10,7 @@ export interface HolderEntry extends WorkerEntry {
 }
 
 const { name, leaseMs, leases, careless, ...address } = workerEntry() as HolderEntry
+await loadStore(address.kind)
 const manager = new Manager({ client: openClient(address).client })
 
 async function race(holder: string): Promise<never> {

@@ -19,6 +19,7 @@ const CHEAP: Partial<Record<GroundName, readonly string[]>> = {
   redis: ['none', 'stop-short', 'kill-worker', 'block-loop', 'wall-workers', 'stall', 'redis-config', 'server-kill'],
   postgres: ['pg-terminate', 'pg-table-lock', 'listener-cut'],
   etcd: ['cut-after', 'etcd-nospace'],
+  dynamodb: ['dynamodb-throttle', 'dynamodb-repeat', 'dynamodb-edit'],
 }
 
 /** Without a ground nobody knows what it has: the names, for titles. */
@@ -46,6 +47,10 @@ const CLUSTER = ['cluster-pause', 'cluster-kill', 'cluster-restart', 'cluster-mi
 const ETCD = ['etcd-maintenance', 'etcd-nospace', 'etcd-lease-revoke'] as const
 const ETCD_MEMBERS = [
   ...['etcd-leader-kill', 'etcd-member-pause', 'etcd-majority-loss', 'etcd-move-leader', 'etcd-peer-partition'],
+] as const
+const DYNAMODB = [
+  ...['dynamodb-throttle', 'dynamodb-conflict', 'dynamodb-error', 'dynamodb-repeat', 'dynamodb-stale-reads'],
+  ...['dynamodb-many', 'dynamodb-edit', 'dynamodb-delete'],
 ] as const
 
 const EXPECTED: Readonly<Record<GroundName, readonly string[]>> = {
@@ -75,6 +80,7 @@ const EXPECTED: Readonly<Record<GroundName, readonly string[]>> = {
   'redis-cluster': [...COMMON, ...CLOCKS, ...CLUSTER, ...REDIS],
   etcd: [...COMMON, ...CLOCKS, ...SERVER, ...CONNECTIONS, ...ETCD, 'etcd-restore'],
   etcd3: [...COMMON, ...CLOCKS, ...SERVER, ...CONNECTIONS, ...ETCD, ...ETCD_MEMBERS],
+  dynamodb: [...COMMON, ...CLOCKS, ...SERVER, ...CONNECTIONS, ...DYNAMODB],
 }
 
 for (const name of GROUNDS) {

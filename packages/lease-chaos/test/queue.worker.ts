@@ -1,12 +1,13 @@
 /** One process that waits for a lease, holds it for a moment, and waits again. */
 import { Manager } from 'lease-core'
-import { nowMs, openClient, record, workerEntry, type WorkerEntry } from 'lease-chaos/worker'
+import { loadStore, nowMs, openClient, record, workerEntry, type WorkerEntry } from 'lease-chaos/worker'
 
 export interface WaiterEntry extends WorkerEntry {
   readonly lease: string
 }
 
 const { name, leaseMs, lease, ...address } = workerEntry() as WaiterEntry
+await loadStore(address.kind)
 const manager = new Manager({ client: openClient(address).client })
 
 for (;;) {

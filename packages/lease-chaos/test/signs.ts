@@ -1,8 +1,9 @@
 /** How each nemesis shows, to a plain driver or in what the workers see of themselves. */
 import { readFileSync } from 'node:fs'
+import { GetItemCommand, QueryCommand, UpdateItemCommand } from '@aws-sdk/client-dynamodb'
 import { nowMs, type Ground, type Reach, type Worker } from 'lease-chaos'
 import { type Address, postJson, redisCommand, type RespValue } from 'lease-servers'
-import { connected, type Listener, type Writer } from './witnesses.ts'
+import { connected, type Listener, openOnce, type Writer } from './witnesses.ts'
 
 /** What a sign may look at. */
 export interface Scene {
@@ -280,6 +281,71 @@ const leaseRevoked: Sign = async ({ ground }) => {
   return async () => !JSON.stringify(await postJson(`${first}/v3/lease/leases`, 10_000)).includes(ID)
 }
 
+/** Counts by the way of a worker. */
+const counter = (reach: Reach) => {
+  const { client, table } = openOnce(reach)
+  const Key = { ns: { S: 'probe' }, nm: { S: 'counter' } }
+  const values = { ':one': { N: '1' } }
+  return {
+    add: () =>
+      client.send(
+        new UpdateItemCommand({
+          TableName: table,
+          Key,
+          UpdateExpression: 'ADD n :one',
+          ExpressionAttributeValues: values,
+        }),
+      ),
+    read: async (isConsistent: boolean): Promise<number> => {
+      const input = { TableName: table, Key, ConsistentRead: isConsistent }
+      return Number((await client.send(new GetItemCommand(input))).Item?.['n']?.N ?? 0)
+    },
+  }
+}
+
+/** It was counted more often than anybody has asked for. */
+const countedTwice: Sign = async ({ reach, ground }) => {
+  const { add } = counter(reach)
+  const { read } = counter(ground.judge)
+  const before = await read(true)
+  let asked = 0
+  return async () => {
+    asked++
+    await add()
+    return (await read(true)) > before + asked
+  }
+}
+
+/** A read by the way of a worker that does not ask to be consistent does not see what was acknowledged before it. */
+const staleRead: Sign = async ({ reach, ground }) => {
+  const own = counter(reach)
+  const { add, read } = counter(ground.judge)
+  return async () => {
+    await own.read(false)
+    await add()
+    return (await own.read(false)) < (await read(true))
+  }
+}
+
+/** What the items of the namespace look like has changed. */
+const itemsChanged =
+  (part: (items: readonly Record<string, unknown>[]) => unknown): Sign =>
+  async ({ ground }) => {
+    const { client, table } = openOnce(ground.judge)
+    const look = async (): Promise<string> => {
+      const query = {
+        TableName: table,
+        KeyConditionExpression: 'ns = :ns',
+        ExpressionAttributeValues: { ':ns': { S: ground.judge.namespace } },
+        ConsistentRead: true,
+      }
+      const { Items = [], LastEvaluatedKey } = await client.send(new QueryCommand(query))
+      return JSON.stringify([part(Items), LastEvaluatedKey === undefined])
+    }
+    const before = await look()
+    return async () => (await look()) !== before
+  }
+
 /** Every other nemesis makes writes fail that go the way of a worker. */
 const signs: Readonly<Record<string, Sign>> = {
   none:
@@ -348,6 +414,11 @@ const signs: Readonly<Record<string, Sign>> = {
   'etcd-majority-loss': memberSilent,
   'etcd-move-leader': leaderMoved,
   'etcd-peer-partition': memberSilent,
+  'dynamodb-repeat': countedTwice,
+  'dynamodb-stale-reads': staleRead,
+  'dynamodb-many': itemsChanged(() => ''), // more than one page
+  'dynamodb-edit': itemsChanged((items) => items.map(({ note }) => note)),
+  'dynamodb-delete': itemsChanged((items) => items.length),
 }
 
 export function signOf(nemesis: string): Sign {

@@ -1,6 +1,7 @@
 /** Plain drivers that see whether a store serves, without any part of the library. */
 import { setTimeout as pass } from 'node:timers/promises'
-import { openEtcd, openRedis, type Reach } from 'lease-chaos/worker'
+import { PutItemCommand } from '@aws-sdk/client-dynamodb'
+import { dynamodbParts, openEtcd, openRedis, type Reach } from 'lease-chaos/worker'
 import { until } from 'lease-servers'
 import { Redis } from 'ioredis'
 import { Client } from 'pg'
@@ -90,8 +91,23 @@ async function open(reach: Reach): Promise<Connection> {
     })
     return { write: () => redis.set(`{${reach.namespace}}probe`, VALUE), close: () => redis.disconnect() }
   }
+  if (reach.kind === 'dynamodb') {
+    const { client, table } = openOnce(reach)
+    const item = { ns: { S: 'probe' }, nm: { S: 'probe' }, value: { S: VALUE } }
+    return {
+      write: () => client.send(new PutItemCommand({ TableName: table, Item: item })),
+      close: () => client.destroy(),
+    }
+  }
   const etcd = openEtcd(reach)
   return { write: () => etcd.put('probe').value(VALUE).exec(), close: () => etcd.close() }
+}
+
+/** A client of DynamoDB that sends nothing twice, so that it sees what becomes of each request. */
+export function openOnce(reach: Reach): ReturnType<ReturnType<typeof dynamodbParts>['openDynamodb']> {
+  const opened = dynamodbParts().openDynamodb(reach)
+  opened.client.config.maxAttempts = async () => 1
+  return opened
 }
 
 /** A connection to PostgreSQL whose end is no error. */

@@ -368,7 +368,8 @@ async function dynamodbDriver({ region, path: table, parameters }: StoreUrl): Pr
   const client = new sdk.DynamoDBClient({
     ...(region === undefined ? {} : { region }),
     ...(endpoint === undefined ? {} : { endpoint }),
-    requestHandler: { connectionTimeout: CONNECT_MS, requestTimeout: CONNECT_MS },
+    // Without the last the SDK only logs that the time is over.
+    requestHandler: { connectionTimeout: CONNECT_MS, requestTimeout: CONNECT_MS, throwOnRequestTimeout: true },
   })
   const options = (namespace: string) => ({ client, table, namespace, maxSkewMs })
   return {

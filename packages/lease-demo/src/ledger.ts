@@ -37,7 +37,7 @@ export interface Ledger extends AsyncDisposable {
 export interface LedgerOffice extends Ledger {
   /** Creates all that is needed, with these accounts and their opening balances. */
   open(opening: Balances): Promise<void>
-  /** All entries, in the order in which they were written. */
+  /** All entries; those of one account in the order in which they were written. */
   entries(): Promise<readonly Entry[]>
   /** Removes all that `open` created and workers wrote. Idempotent. */
   drop(): Promise<void>

@@ -23,13 +23,14 @@ leases have lapsed, another is killed. In the end the books are checked.
   --help         this text
 
 Environment:
-  DATABASE_URL    a PostgreSQL server (15 or later); a schema is made there
-  REDIS_URL       a Redis server (7 or later); keys with a prefix of their own
-  ETCD_ENDPOINTS  members of etcd (3.4 or later), comma separated; likewise
-                  What the demo makes is removed afterwards. Without the
-                  variable a server is started and removed again.
-  NO_COLOR        no colours
-  COLUMNS         width of the output where it is no terminal (default 80)
+  DATABASE_URL       a PostgreSQL server (15 or later); a schema is made there
+  REDIS_URL          a Redis server (7 or later); keys with a prefix of their own
+  ETCD_ENDPOINTS     members of etcd (3.4 or later), comma separated; likewise
+  DYNAMODB_ENDPOINT  URL of a local DynamoDB, or of AWS; a table is made there
+                     What the demo makes is removed afterwards. Without the
+                     variable a server is started and removed again.
+  NO_COLOR           no colours
+  COLUMNS            width of the output where it is no terminal (default 80)
 
 Exit code:
   0  the books balance (and, with the guard: the stale write was refused, and

@@ -6,6 +6,7 @@ const venues = {
   postgres: async (): Promise<Venue> => (await import('./postgres-ledger.ts')).postgres,
   redis: async (): Promise<Venue> => (await import('./redis-ledger.ts')).redis,
   etcd: async (): Promise<Venue> => (await import('./etcd-ledger.ts')).etcd,
+  dynamodb: async (): Promise<Venue> => (await import('./dynamodb-ledger.ts')).dynamodb,
 }
 
 export type VenueName = keyof typeof venues

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { stripVTControlCharacters } from 'node:util'
 import { expect } from 'chai'
 import { isMatrix, programOf } from 'lease-servers'
-import { EtcdGround, type Ground, PostgresGround, RedisGround } from './grounds.ts'
+import { DynamodbGround, EtcdGround, type Ground, PostgresGround, RedisGround } from './grounds.ts'
 
 interface Ended {
   readonly exitCode: number | null
@@ -99,10 +99,11 @@ const colors = {
   postgres: [{ FORCE_COLOR: '1' }, true, 'on demand'],
   redis: [{ FORCE_COLOR: '1', NO_COLOR: '1' }, false, 'not even on demand against NO_COLOR'],
   etcd: [{ CI: 'true' }, false, 'not without a demand'],
+  dynamodb: [{ CI: 'true' }, false, 'not without a demand'],
 } as const
 
 const postgres = new PostgresGround()
-const grounds = [postgres, ...(isMatrix() ? [new RedisGround(), new EtcdGround()] : [])]
+const grounds = [postgres, ...(isMatrix() ? [new RedisGround(), new EtcdGround(), new DynamodbGround()] : [])]
 /** Its server goes away in the middle of the story. In the matrix only: that is one story more. */
 const doomed = new PostgresGround()
 const opened = isMatrix() ? [...grounds, doomed] : grounds

@@ -1,7 +1,16 @@
 /** What the tests know of the servers on which the demo plays. */
+import { DynamoDBClient, ListTablesCommand } from '@aws-sdk/client-dynamodb'
 import { Etcd3 } from 'etcd3'
 import { Redis } from 'ioredis'
-import { etcdTargets, type FreshDatabase, freshDatabase, postgresTargets, redisTargets, until } from 'lease-servers'
+import {
+  dynamodbTarget,
+  etcdTargets,
+  type FreshDatabase,
+  freshDatabase,
+  postgresTargets,
+  redisTargets,
+  until,
+} from 'lease-servers'
 import { Client } from 'pg'
 
 export interface Ground {
@@ -113,5 +122,34 @@ export class EtcdGround implements Ground {
 
   async leftovers(pid: number): Promise<readonly string[]> {
     return (await this.#etcd?.getAll().prefix(`lease_demo_${pid}_`).keys()) ?? []
+  }
+}
+
+// The SDK tells of the end of Node 20 in every process.
+process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] = 'true'
+
+export class DynamodbGround implements Ground {
+  readonly name = 'dynamodb'
+  readonly nowhere = { DYNAMODB_ENDPOINT: 'http://127.0.0.1:1' }
+  readonly #target = dynamodbTarget()
+  #dynamodb: DynamoDBClient | undefined
+
+  get env(): Record<string, string> {
+    return { DYNAMODB_ENDPOINT: this.#target.endpoint }
+  }
+
+  async open(): Promise<void> {
+    const credentials = { accessKeyId: 'test', secretAccessKey: 'test' }
+    this.#dynamodb = new DynamoDBClient({ endpoint: this.#target.endpoint, region: 'us-east-1', credentials })
+    await this.#dynamodb.send(new ListTablesCommand())
+  }
+
+  async close(): Promise<void> {
+    this.#dynamodb?.destroy()
+  }
+
+  async leftovers(pid: number): Promise<readonly string[]> {
+    const { TableNames = [] } = (await this.#dynamodb?.send(new ListTablesCommand())) ?? {}
+    return TableNames.filter((name) => name.startsWith(`lease_demo_${pid}_`))
   }
 }

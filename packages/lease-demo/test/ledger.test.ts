@@ -1,10 +1,10 @@
 import { expect } from 'chai'
 import { ErrLost, ErrNotHeld, Manager, memoryClient, type Hold } from 'lease-core'
-import { startProxy, type Proxy } from 'lease-servers'
+import { dynamodbProtocol, startProxy, type Proxy } from 'lease-servers'
 import type { Ledger, LedgerOffice, Posting } from '#src/ledger.ts'
 import { transfer, type TransferOptions } from '#src/transfer.ts'
 import { venueNamed } from '#src/venues.ts'
-import { EtcdGround, type Ground, PostgresGround, RedisGround } from './grounds.ts'
+import { DynamodbGround, EtcdGround, type Ground, PostgresGround, RedisGround } from './grounds.ts'
 
 const opening = { alice: 100, bob: 100 }
 const order = { from: 'alice', to: 'bob', amount: 30 }
@@ -19,9 +19,19 @@ async function held(manager: Manager): Promise<ReadonlyMap<string, Hold>> {
 }
 
 /** What the write of a posting looks like on its way to the server. */
-const writing = { postgres: /COMMIT|INSERT INTO/, redis: /RPUSH|evalsha/i, etcd: /entry\/bob/ } as const
+const writing = {
+  postgres: /COMMIT|INSERT INTO/,
+  redis: /RPUSH|evalsha/i,
+  etcd: /entry\/bob/,
+  dynamodb: /TransactWriteItems/,
+} as const
 
-for (const ground of [new PostgresGround(), new RedisGround(), new EtcdGround()] as const satisfies readonly Ground[]) {
+for (const ground of [
+  new PostgresGround(),
+  new RedisGround(),
+  new EtcdGround(),
+  new DynamodbGround(),
+] as const satisfies readonly Ground[]) {
   describe(`the ledger on ${ground.name}`, () => {
     let proxy: Proxy
     let office: LedgerOffice
@@ -34,7 +44,7 @@ for (const ground of [new PostgresGround(), new RedisGround(), new EtcdGround()]
       const url = Object.values(ground.env)[0]?.split(',')[0] ?? ''
       const venue = await venueNamed(ground.name)
       const scope = `lease_demo_${process.pid}_ledger`
-      proxy = await startProxy(url)
+      proxy = await (ground.name === 'dynamodb' ? startProxy(url, dynamodbProtocol) : startProxy(url))
       office = venue.officeAt({ url, scope })
       await office.open(opening)
       ledger = venue.officeAt({ url: proxy.url(url), scope })

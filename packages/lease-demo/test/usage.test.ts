@@ -7,7 +7,7 @@ describe('the command line of the demo', () => {
     expect(help).to.have.property('exitCode', 0)
     expect(help)
       .to.have.property('text')
-      .that.includes('Usage: npx -y pnpm@10 demo [--on postgres|redis|etcd] [--unguarded]\n')
+      .that.includes('Usage: npx -y pnpm@10 demo [--on postgres|redis|etcd|dynamodb] [--unguarded]\n')
   })
 
   for (const args of [

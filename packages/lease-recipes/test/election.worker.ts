@@ -1,9 +1,19 @@
 /** One process of the race: a node of an election that says when it leads. It resigns when it gets a message. */
 import { Manager } from 'lease-core'
 import { election } from '#src/election.ts'
-import { measureStalls, nowMs, openClient, record, recordReliance, whenTold, workerEntry } from 'lease-chaos/worker'
+import {
+  loadStore,
+  measureStalls,
+  nowMs,
+  openClient,
+  record,
+  recordReliance,
+  whenTold,
+  workerEntry,
+} from 'lease-chaos/worker'
 
 const entry = workerEntry()
+await loadStore(entry.kind)
 const { client } = openClient(entry)
 const manager = new Manager({ client })
 const node = election({ manager })('/race', { id: entry.name, value: entry.name, ttl: entry.leaseMs })

@@ -1,9 +1,10 @@
 /** One process of the race: waits for a fail-closed lock and keeps it. It releases it when it gets a message. */
 import { ErrUnknown, Manager } from 'lease-core'
 import { FailClosedLock, type FencedLock } from '#src/fenced-lock.ts'
-import { nowMs, openClient, record, recordReliance, whenTold, workerEntry } from 'lease-chaos/worker'
+import { loadStore, nowMs, openClient, record, recordReliance, whenTold, workerEntry } from 'lease-chaos/worker'
 
 const entry = workerEntry()
+await loadStore(entry.kind)
 const { client } = openClient(entry)
 const manager = new Manager({ client })
 const locks = new FailClosedLock({ manager, owner: entry.name, leaseDuration: entry.leaseMs })

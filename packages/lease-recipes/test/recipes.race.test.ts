@@ -26,7 +26,7 @@ const GRANTS = isMatrix() ? 2000 : 40
  * A request is given up after a third of it, at least 250 ms, and each that is given up costs a connection on PostgreSQL and on a busy
  * etcd: a slow machine does nothing else then. With 1.8 seconds on PostgreSQL, at ten times its load, nobody was granted anything.
  */
-const LEASE_MS = { redis: 600, postgres: 6000, etcd: 1800 } as const
+const LEASE_MS = { redis: 600, postgres: 6000, etcd: 1800, dynamodb: 3000 } as const
 const SLOT_MS = 1000
 const PROCESSES = 3
 const RUNNERS = 2

@@ -1,7 +1,7 @@
 /** One process of the race: takes permits, locks and turns of jobs again and again, and records on what it relied, and when. */
 import { setTimeout as pass } from 'node:timers/promises'
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrUnknown, Manager, MAX_CAPACITY, type Held } from 'lease-core'
-import { nowMs, openClient, record, recordReliance, workerEntry, type WorkerEntry } from 'lease-chaos/worker'
+import { loadStore, nowMs, openClient, record, recordReliance, workerEntry, type WorkerEntry } from 'lease-chaos/worker'
 import { OncePer, type Run } from '#src/once-per.ts'
 import { ReadWriteLock } from '#src/read-write-lock.ts'
 import { Semaphores } from '#src/semaphore.ts'
@@ -26,6 +26,7 @@ process.removeAllListeners('warning').on('warning', (warning: Error & { readonly
 
 const entry = workerEntry() as RecipesEntry
 const { name, leaseMs, slotMs, careless } = entry
+await loadStore(entry.kind)
 const manager = new Manager({ client: openClient(entry).client })
 const semaphores = new Semaphores({ manager })
 const lock = new ReadWriteLock({ manager, name: entry.lock, duration: leaseMs })

@@ -10,7 +10,7 @@ export {
 } from './outages.ts'
 export { describeWithout } from './kit-part.ts'
 export { failsForSetUp } from './set-ups.ts'
-export { sharesLikeMemory } from './shares-like-memory.ts'
+export { sharesLikeMemory, sharesLikeMemoryWithoutClock } from './shares-like-memory.ts'
 export { leavesNoTimer } from './short-job.ts'
 export { together } from './together.ts'
 export { hearUnheard, noneUnheard, unheard } from './unheard.ts'

@@ -1,4 +1,7 @@
-/** Random operations on shares, one after the other, some of them sent twice: what a store with a clock answers and tells is what memory does. */
+/**
+ * Random operations on shares, one after the other, some of them sent twice: what a store answers is what memory does. So is what it tells,
+ * and what it says of requests that come late, if it has a clock.
+ */
 import { expect } from 'chai'
 import { MemorySubstrate, type LeaseChange } from 'lease-core'
 import {
@@ -18,6 +21,8 @@ const HOLDERS = ['a', 'b', 'c', 'd', 'e']
 const CLIENTS = ['client-one--', 'client-two--', 'client-three']
 const ROUNDS = enough(2)
 const STEPS = 250
+/** Stores without a clock take ten times as long for a step. */
+const FEW_STEPS = enough(60)
 /** Longer than a test takes. */
 const LASTING_MS = 60_000
 /** Of a wait for the same messages, of two milliseconds each. */
@@ -70,16 +75,31 @@ class Dice {
 /** Declares the tests. The store has a clock, and tells its clients. @param open a substrate of its own each time */
 export function sharesLikeMemory(open: () => Substrate): void {
   for (const lapses of [false, true]) {
-    it(`have the same verdicts as in memory and ${lapses ? 'stand alike, while some lapse' : 'messages'}`, async () => {
-      for (let round = 0; round < ROUNDS; round++) {
-        const seed = Math.floor(Math.random() * 2 ** 32)
-        try {
-          await new Comparison(open(), { seed, lapses }).run()
-        } catch (error) {
-          throw new Error(`seed ${seed}: ${(error as Error).message}`, { cause: error })
-        }
-      }
-    })
+    it(`have the same verdicts as in memory and ${lapses ? 'stand alike, while some lapse' : 'messages'}`, () =>
+      compare(open, { rounds: ROUNDS, steps: STEPS, lapses, hasClock: true }))
+  }
+}
+
+/** The same for a store that has no clock and tells nobody: nothing lapses, and a request comes twice only at once. */
+export function sharesLikeMemoryWithoutClock(open: () => Substrate): void {
+  it('have the same verdicts as in memory', () =>
+    compare(open, { rounds: 2, steps: FEW_STEPS, lapses: false, hasClock: false }))
+}
+
+interface Kind {
+  readonly lapses: boolean
+  readonly hasClock: boolean
+  readonly steps: number
+}
+
+async function compare(open: () => Substrate, { rounds, ...kind }: Kind & { readonly rounds: number }): Promise<void> {
+  for (let round = 0; round < rounds; round++) {
+    const seed = Math.floor(Math.random() * 2 ** 32)
+    try {
+      await new Comparison(open(), seed, kind).run()
+    } catch (error) {
+      throw new Error(`seed ${seed}: ${(error as Error).message}`, { cause: error })
+    }
   }
 }
 
@@ -87,6 +107,8 @@ class Comparison {
   readonly #stores: Pair<Substrate>
   readonly #dice: Dice
   readonly #lapses: boolean
+  readonly #hasClock: boolean
+  readonly #steps: number
   readonly #counted = `${unique('counted')}#`
   readonly #told: Pair<(readonly [client: string, LeaseChange])[]> = [[], []]
   readonly #tickets: Ticket[] = []
@@ -99,10 +121,13 @@ class Comparison {
   #isOver = false
   #client = ''
 
-  constructor(store: Substrate, { seed, lapses }: { readonly seed: number; readonly lapses: boolean }) {
+  constructor(store: Substrate, seed: number, { lapses, hasClock, steps }: Kind) {
     this.#stores = [new MemorySubstrate(), store]
     this.#dice = new Dice(seed)
     this.#lapses = lapses
+    this.#hasClock = hasClock
+    this.#steps = steps
+    if (!hasClock) return
     for (const [side, store] of this.#stores.entries()) {
       for (const client of CLIENTS) {
         store.watch?.((change) => this.#told[side]?.push([client, change]), client)
@@ -111,10 +136,12 @@ class Comparison {
   }
 
   async run(): Promise<void> {
-    await until('all that listen', () => this.#told.every((told) => told.length === CLIENTS.length))
-    for (let turn = 0; turn < STEPS && !this.#isOver; turn++) {
+    const listeners = this.#hasClock ? CLIENTS.length : 0
+    await until('all that listen', () => this.#told.every((told) => told.length === listeners))
+    for (let turn = 0; turn < this.#steps && !this.#isOver; turn++) {
       this.#client = this.#dice.of(CLIENTS)
-      if (this.#sent.length > 0 && this.#dice.chance(8)) await this.#again(this.#dice.of(this.#sent.slice(-12)))
+      if (this.#sent.length > 0 && this.#dice.chance(8))
+        await this.#again(this.#dice.of(this.#sent.slice(this.#hasClock ? -12 : -1)))
       else {
         const make = this.#next()
         if (make !== undefined) await this.#compare({ make, client: this.#client, calls: await this.#callsNow() })
@@ -125,16 +152,20 @@ class Comparison {
   /** What was sent is late if anything was decided since; what is asked for once more is not. */
   async #again({ make, client, calls }: Sent): Promise<void> {
     this.#client = client
-    const isCopy = this.#dice.chance(2)
+    const isCopy = !this.#hasClock || this.#dice.chance(2)
     // Redis remembers which pin was withdrawn last, and others only when.
-    if (!isCopy && make(0).kind === 'pin') return
+    const op = make(0)
+    if (!isCopy && op.kind === 'pin') return
+    // A store without a clock knows it again, and in memory it gets another ticket.
+    if (!this.#hasClock && op.kind === 'claim' && op.place === 0) return
     await this.#compare({ make, client, calls: isCopy ? calls : await this.#callsNow() }, isCopy ? 'copy' : 'again')
   }
 
   /** Each store has a time of its own. */
   async #callsNow(): Promise<Pair<Call>> {
     const callOf = async (store: Substrate): Promise<Call> => {
-      const sentMs = (await store.time?.(newCall({ client: this.#client }))) ?? expect.fail('the store has no clock')
+      const sentMs = await store.time?.(newCall({ client: this.#client }))
+      if (sentMs === undefined) return newCall({ client: this.#client })
       return newCall({ client: this.#client, sentMs, notAfterMs: sentMs + LASTING_MS })
     }
     return [await callOf(this.#stores[0]), await callOf(this.#stores[1])]
@@ -171,8 +202,10 @@ class Comparison {
       const words = this.#told[side].map(([client, change]) => `${client} ${this.#changeOf(change, side)}`)
       return words.toSorted().join('\n')
     }
-    for (let tries = 0; !this.#lapses && tries < MOST_TRIES && heard(0) !== heard(1); tries++) await sleep(2)
-    if (!this.#lapses) expect(heard(1), log).to.equal(heard(0))
+    if (this.#hasClock && !this.#lapses) {
+      for (let tries = 0; tries < MOST_TRIES && heard(0) !== heard(1); tries++) await sleep(2)
+      expect(heard(1), log).to.equal(heard(0))
+    }
     expect(sharesOf(await countedOf(store, this.#counted)), log).to.deep.equal(
       sharesOf(await countedOf(memory, this.#counted)),
     )
@@ -273,7 +306,7 @@ class Comparison {
       ticket: this.#nameOf(ticket?.place, side),
       ahead: ticket?.ahead,
       // Of a lapse tells the one that comes across it first. In Redis that may be a claim of another lease.
-      told: this.#lapses ? '' : this.#nameOf(told, side),
+      told: this.#lapses || !this.#hasClock ? '' : this.#nameOf(told, side),
       isFull,
       counted: counted && { ...definitionOf(counted), isShown: outcome === 'refused' && counted.shares.size > 0 },
     }

@@ -25,6 +25,11 @@ export interface ClientUnit {
 export interface Request {
   /** All its bytes; keys are in clear. */
   readonly payload: Buffer
+  /**
+   * What is asked, without what every copy of a request has of its own. Only of protocols whose clients wait for each reply before they send
+   * the next request of a connection: a proxy can answer these itself.
+   */
+  readonly question?: string
 }
 
 /** Bytes that go on together. Without those that `answer` a request, the client has no complete reply to it. */

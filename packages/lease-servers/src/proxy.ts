@@ -3,6 +3,8 @@
  */
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { until } from './awaited.ts'
+import { type AnswerFault, Answers, isOfAnswers } from './answers.ts'
+import { dynamodbProtocol } from './dynamodb-protocol.ts'
 import { etcdProtocol } from './etcd-protocol.ts'
 import { Lane, type Treatment } from './lane.ts'
 import { releasePorts, reservePorts } from './ports.ts'
@@ -51,6 +53,7 @@ export type Impairment =
   | { readonly kind: 'short-lived'; readonly minMs: number; readonly maxMs: number }
   /** A connection that begins to listen is cut before the server knows. */
   | { readonly kind: 'refuse-listeners' }
+  | AnswerFault
 
 /** A proxy on a port of 127.0.0.1. Every fault ends with its counterpart or by itself; several may be on at once. */
 export interface Proxy extends AsyncDisposable {
@@ -92,11 +95,12 @@ const schemes: Readonly<Record<string, { readonly protocol: Protocol; readonly p
   'postgresql:': { protocol: postgresProtocol, port: 5432 },
   'redis:': { protocol: redisProtocol, port: 6379 },
   'http:': { protocol: etcdProtocol, port: 2379 },
+  'dynamodb:': { protocol: dynamodbProtocol, port: 8000 },
 }
 
 /**
- * Starts a proxy in front of the server that a URL names (`postgres:`, `redis:` or, for etcd, `http:`), or of a port of 127.0.0.1,
- * whose protocol has to be given.
+ * Starts a proxy in front of the server that a URL names (`postgres:`, `redis:`, `dynamodb:` or, for etcd, `http:`), or of a port of
+ * 127.0.0.1, whose protocol has to be given.
  */
 export async function startProxy(target: string): Promise<Proxy>
 export async function startProxy(target: number | string, protocol: Protocol): Promise<Proxy>
@@ -132,6 +136,8 @@ interface Link {
   readonly conversation: Conversation
   /** Requests whose reply leads to a cut. */
   readonly doomed: Map<Request, Trap>
+  /** What the client gets instead of the replies to these. */
+  readonly replaced: Map<Request, Buffer>
   readonly up: Lane
   readonly down: Lane
   /** What the client said first, as far as anybody asks for it. */
@@ -160,7 +166,8 @@ class FaultyProxy implements Proxy {
   readonly #links = new Set<Link>()
   readonly #traps = new Set<Trap>()
   readonly #faults = new Map<number, Fault>()
-  #impairments = 0
+  readonly #answers: Answers
+  #numbers = 0
   #listener: Server | undefined
   #accepting: Promise<void> = Promise.resolve()
   #mode: 'open' | 'paused' | 'held' = 'open'
@@ -169,6 +176,7 @@ class FaultyProxy implements Proxy {
     this.#host = host
     this.#targetPort = targetPort
     this.#protocol = protocol
+    this.#answers = new Answers(() => connect({ host, port: targetPort, noDelay: true }))
   }
 
   url(base: string): string {
@@ -221,14 +229,17 @@ class FaultyProxy implements Proxy {
 
   impair(impairment: Impairment): number {
     const isOfNow = 'on' in impairment && impairment.on === 'present'
-    const id = ++this.#impairments
+    const id = ++this.#numbers
     this.#faults.set(id, { impairment, links: isOfNow ? new Set(this.#links) : undefined })
     if (impairment.kind === 'short-lived') for (const link of this.#links) this.#limitLife(link)
     return id
   }
 
   mend(impairment: number): void {
-    if (!this.#faults.delete(impairment)) return
+    const fault = this.#faults.get(impairment)
+    if (fault === undefined) return
+    this.#faults.delete(impairment)
+    this.#answers.forget(fault.impairment)
     for (const link of this.#links) {
       if (link.lost && this.#mode === 'open' && !link.silent && !this.#drops(link)) this.#cutLink(link)
       link.up.flush()
@@ -271,6 +282,7 @@ class FaultyProxy implements Proxy {
   async close(): Promise<void> {
     await this.refuse()
     releasePorts([this.port])
+    this.#answers.close()
     for (const trap of this.#traps) trap.sprung()
     this.#traps.clear()
   }
@@ -292,6 +304,7 @@ class FaultyProxy implements Proxy {
       server,
       conversation: this.#protocol(),
       doomed: new Map(),
+      replaced: new Map(),
       up: new Lane(
         () => this.#treatment(link, 'up'),
         (bytes) => server.write(bytes),
@@ -351,7 +364,10 @@ class FaultyProxy implements Proxy {
         return
       }
       if (trap) link.doomed.set(request, trap)
-      passed.push(unit)
+      const answer = request && this.#answers.instead(request, this.#impairments())
+      if (request && answer?.when === 'after') link.replaced.set(request, answer.reply)
+      if (answer?.when === 'before') this.#send(link, 'down', [answer.reply])
+      else passed.push(unit)
     }
     if (link.conversation.listens && this.#has('refuse-listeners')) this.#cutLink(link)
     else this.#send(link, 'up', passed)
@@ -366,7 +382,12 @@ class FaultyProxy implements Proxy {
     const passed: Buffer[] = []
     for (const { bytes: unit, answers, ends } of link.conversation.fromServer(bytes)) {
       const trap = answers && link.doomed.get(answers)
-      if (!trap) passed.push(unit)
+      const replacement = answers && link.replaced.get(answers)
+      if (answers && ends) {
+        link.replaced.delete(answers)
+        this.#answers.note(answers, unit, this.#impairments())
+      }
+      if (!trap) passed.push(replacement ?? unit)
       else if (ends) {
         link.doomed.delete(answers)
         this.#send(link, 'down', passed)
@@ -386,15 +407,19 @@ class FaultyProxy implements Proxy {
     link[way].push(bytes)
   }
 
+  #impairments(): readonly Impairment[] {
+    return Array.from(this.#faults.values(), ({ impairment }) => impairment)
+  }
+
   #has(kind: Impairment['kind']): boolean {
-    return [...this.#faults.values()].some(({ impairment }) => impairment.kind === kind)
+    return this.#impairments().some((impairment) => impairment.kind === kind)
   }
 
   /** The faults that concern these bytes, of those that last. */
   *#on(link: Link, way: Way): Generator<Impairment> {
     for (const { impairment, links } of this.#faults.values()) {
       if (impairment.kind === 'cut-requests' || impairment.kind === 'short-lived') continue
-      if (impairment.kind === 'refuse-listeners') continue
+      if (impairment.kind === 'refuse-listeners' || isOfAnswers(impairment)) continue
       const { on = 'all' } = impairment
       const isMeant =
         on === 'all' ||

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { etcdProtocol, postgresProtocol, type Protocol, redisProtocol } from 'lease-servers'
+import { dynamodbProtocol, etcdProtocol, postgresProtocol, type Protocol, redisProtocol } from 'lease-servers'
 
 type Step = readonly [from: 'client' | 'server', bytes: Buffer]
 
@@ -218,5 +218,31 @@ describe('what a proxy reads of PostgreSQL, however its bytes are cut', () => {
     const session = [client(startUp), server(ready), client(message('Q', '<a>')), server(ready)]
     check(postgresProtocol, [client(encryption), server('N'), ...session], ['asks a', 'answers a'])
     check(postgresProtocol, [client(encryption), server('S'), ...session], [])
+  })
+})
+
+describe('what a proxy reads of DynamoDB, however its bytes are cut', () => {
+  const request = (operation: string, body: string): string =>
+    `POST / HTTP/1.1\r\nhost: x\r\nX-Amz-Target: DynamoDB_20120810.${operation}\r\ncontent-length: ${Buffer.byteLength(body)}\r\nauthorization: ${Math.random()}\r\n\r\n${body}`
+  const reply = (body: string): string => `HTTP/1.1 200 OK\r\nContent-Length:${Buffer.byteLength(body)}\r\n\r\n${body}`
+
+  it('is each request with its reply, by their lengths', () => {
+    check(
+      dynamodbProtocol,
+      [
+        client(request('GetItem', '{"a":"é<a>"}')),
+        server(reply('{"Item":"\r\n\r\n"}')),
+        client(request('UpdateItem', '{"b":"<b>"}')),
+        server(reply('')),
+      ],
+      ['asks a', 'answers a', 'asks b', 'answers b'],
+    )
+  })
+
+  it('knows a question again, whatever its copies have of their own', () => {
+    const ask = (text: string): string | undefined =>
+      dynamodbProtocol().fromClient(Buffer.from(text))[0]?.request?.question
+    expect(ask(request('GetItem', '{"a":1}'))).to.equal('DynamoDB_20120810.GetItem {"a":1}')
+    expect(ask(request('GetItem', '{"a":1}'))).to.equal(ask(request('GetItem', '{"a":1}')))
   })
 })

@@ -41,7 +41,12 @@ export interface RunOptions {
 const HOT = 3
 const RUNNERS = 6
 /** A client waits for an answer for a third of it. */
-const LEASE_MS: Readonly<Record<StoreAddress['kind'], number>> = { redis: 600, postgres: 1_200, etcd: 2_400 }
+const LEASE_MS: Readonly<Record<StoreAddress['kind'], number>> = {
+  redis: 600,
+  postgres: 1_200,
+  etcd: 2_400,
+  dynamodb: 3_000,
+}
 /** What only the run of a slow machine takes; it ends a wait that would be in vain. */
 const PATIENCE_MS = 120_000
 const INTERRUPTED_PATIENCE_MS = 10_000
@@ -327,9 +332,11 @@ class Run implements AsyncDisposable {
 
   /** What a control has recorded, with the store's log. */
   async #soFar(): Promise<readonly ChaosEvent[]> {
+    // First: what is acknowledged while the log is read need not be in it.
+    const events = [...this.#events]
     const stored = await this.#stored().catch(() => [])
     const read: ChaosEvent = { worker: RUN, what: 'phase', detail: 'stored', atMs: nowMs() }
-    return [...this.#events, ...stored, read].toSorted((a, b) => a.atMs - b.atMs)
+    return [...events, ...stored, read].toSorted((a, b) => a.atMs - b.atMs)
   }
 
   async #stored(): Promise<readonly ChaosEvent[]> {

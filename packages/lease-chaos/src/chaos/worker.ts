@@ -5,7 +5,7 @@ import { Manager } from 'lease-core'
 import { Random } from 'lease-simulation'
 import { kinds } from '../accounts.ts'
 import { nowMs } from '../recorder.ts'
-import { openClient } from '../connections.ts'
+import { loadStore, openClient } from '../connections.ts'
 import { whenTold, workerEntry } from '../worker-entry.ts'
 import { Actor, type ChaosEntry } from './acts.ts'
 import type { Usage } from './event.ts'
@@ -25,8 +25,8 @@ const LATE_MS = 5
 const USAGE_EVERY_MS = 1_000
 /** A socket is gone some time after it was closed: gRPC looks every ten seconds for connections that nobody uses. */
 const CLOSING_MS = 30_000
-/** What the guarantees name, where a run was lost in a pause or the store is slow. */
-const EXPECTED_WARNINGS = ['LEASE_NOT_HELD', 'LEASE_UNKNOWN']
+/** What the documentation names, where a run was lost in a pause, or the store is slow or away. */
+const EXPECTED_WARNINGS = ['LEASE_NOT_HELD', 'LEASE_UNKNOWN', 'LEASE_NO_HINTS', 'LEASE_STORE_AWAY']
 
 const descriptorsBefore = descriptors()
 const entry = workerEntry() as ChaosEntry
@@ -43,6 +43,7 @@ whenTold((order) => {
   if (spinMs !== undefined) spin(spinMs)
 })
 
+await loadStore(entry.kind)
 const opened = openClient(entry)
 const manager = new Manager({ client: opened.client })
 const teller = kinds[entry.kind].openTeller(entry)

@@ -1,4 +1,5 @@
 /** Opens the grounds. */
+import { loadStore } from '../connections.ts'
 import type { Ground, GroundName } from '../ground.ts'
 import type { GroundOptions } from './assemble.ts'
 import { openEtcd } from './etcd.ts'
@@ -16,6 +17,10 @@ const openers: Readonly<Record<GroundName, (options: GroundOptions) => Promise<G
   'redis-cluster': openRedisCluster,
   etcd: async (options) => openEtcd(1, options),
   etcd3: async (options) => openEtcd(3, options),
+  dynamodb: async (options) => {
+    await loadStore('dynamodb')
+    return await (await import('./dynamodb.ts')).openDynamodbGround(options)
+  },
 }
 
 /**

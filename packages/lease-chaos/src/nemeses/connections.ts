@@ -78,7 +78,7 @@ export async function impairAll(proxies: readonly RemoteProxy[], impairment: Imp
 }
 
 /** One worker may be cut off, or all of them. */
-function someOrAll(battle: Battle, proxies: readonly RemoteProxy[]): readonly RemoteProxy[] {
+export function someOrAll(battle: Battle, proxies: readonly RemoteProxy[]): readonly RemoteProxy[] {
   return battle.random() < 0.5 ? proxies : some(battle, proxies, Math.max(1, proxies.length - 1))
 }
 
