@@ -9,6 +9,7 @@ import { nodeRedisQuickStart } from './node-redis.ts'
 import { postgresJsQuickStart } from './postgres-js.ts'
 import { quickStart } from './quick-start.ts'
 import { redisQuickStart } from './redis-quick-start.ts'
+import { valkeyGlideQuickStart } from './valkey-glide.ts'
 
 describe('example: quick start', () => {
   for (const target of enoughOf(postgresTargets())) {
@@ -28,10 +29,10 @@ describe('example: quick start', () => {
   }
 
   // On servers of their own: the names in these examples may mean something on another.
-  it('withdraws once, on Redis, by ioredis and by node-redis', async () => {
+  it('withdraws once, on Redis, by ioredis, by node-redis and by valkey-glide', async () => {
     await using server = await startRedis()
     const redis = new Redis(server.url)
-    for (const example of [redisQuickStart, nodeRedisQuickStart]) {
+    for (const example of [redisQuickStart, nodeRedisQuickStart, valkeyGlideQuickStart]) {
       await redis.hset('{billing}:account-42', 'balance', 100)
       await example(server.url)
       expect(await redis.hget('{billing}:account-42', 'balance')).to.equal('90')

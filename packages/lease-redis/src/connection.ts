@@ -118,12 +118,16 @@ const advice: Readonly<Record<string, string>> = {
 }
 
 export const NOT_OPEN = 'the client of node-redis is not connected, or was closed: await redis.connect() first'
+const GLIDE_CLOSED = 'the client of valkey-glide is closed: create another one'
 const LISTENS = 'this connection is in subscriber mode: pass another one'
 const OLD_SERVER = 'the server lacks what leases need: is it Redis 7 or later?'
 
 /** The same for errors that the driver makes itself, by what they say. */
 const driverAdvice: readonly (readonly [RegExp, string])[] = [
   [/^The client is closed/, NOT_OPEN],
+  [/the client is closed\. Please create a new client/, GLIDE_CLOSED],
+  [/messages will be passed to the configured callback/, 'make the client that listens without a callback of messages'],
+  [/^timed out$/, 'no answer within the requestTimeout of valkey-glide, which is 250 ms unless you set another'],
   [/subscriber mode|only \(P\|S\)SUBSCRIBE/, LISTENS],
   [/^Connection is closed/, 'the connection is closed, and does not reconnect by itself'],
   [/^Stream isn't writeable/, 'the connection is not established, and its offline queue is turned off'],
@@ -146,6 +150,7 @@ const OF_SET_UP: ReadonlySet<string | undefined> = new Set([
   ),
   OLD_SERVER,
   NOT_OPEN,
+  GLIDE_CLOSED,
   LISTENS,
 ])
 

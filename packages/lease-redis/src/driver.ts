@@ -74,6 +74,27 @@ export interface NodeRedisCluster extends NodeRedisScripting {
   on?(event: string, listener: NodeRedisListener): unknown
 }
 
+/** A client of valkey-glide: `GlideClient.createClient(…)` or `GlideClusterClient.createClient(…)`. */
+export interface ValkeyGlideClient {
+  customCommand(args: (string | Buffer)[], options?: ValkeyGlideOptions): Promise<unknown>
+  subscribe(channels: Iterable<string>, timeoutMs: number): Promise<unknown>
+  unsubscribe(channels: Iterable<string>, timeoutMs: number): Promise<unknown>
+  getPubSubMessage(): Promise<ValkeyGlideMessage>
+  close(): void
+}
+
+/** How an answer is read, and which node of a Cluster gives it. */
+export interface ValkeyGlideOptions {
+  readonly decoder: number
+  readonly route?: 'allPrimaries' | { readonly type: 'primarySlotKey'; readonly key: string }
+}
+
+/** What came over a channel. */
+export interface ValkeyGlideMessage {
+  readonly channel: string | Uint8Array
+  readonly message: string | Uint8Array
+}
+
 /** What tells a Cluster from a single connection. */
 export interface RedisClusterNodes {
   nodes(): RedisDuplicable[]

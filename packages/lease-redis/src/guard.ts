@@ -18,6 +18,7 @@
  */
 import { ErrNotHeld, ErrTrapdoor, ErrUnknown, hasMethods, notValid, systemClock, type Trapdoor } from 'lease-core'
 import { LONGEST_DEADLINE_MS, notHeld } from 'lease-core/adapter'
+import { asIoredis } from './as-ioredis.ts'
 import { databaseOf, evaluate, explained, isDeferred, isPipeline, saidBy, withoutCredentials } from './connection.ts'
 import type {
   NodeRedisClient,
@@ -26,10 +27,12 @@ import type {
   RedisPrivateConnection,
   RedisScripting,
   RedisTransactional,
+  ValkeyGlideClient,
 } from './driver.ts'
-import { asIoredis, isWatchError } from './node-redis.ts'
+import { isWatchError } from './node-redis.ts'
 import { dropPrivate, privateOf } from './private-connection.ts'
 import { script, selecting, type Script } from './script.ts'
+import { isValkeyGlide, NOT_WATCHED } from './valkey-glide.ts'
 
 /** One term of one lease, and where to look for it. */
 export interface GuardedTerm {
@@ -49,7 +52,7 @@ export function redisTrapdoor(term: GuardedTerm): Trapdoor {
   return async (key) => {
     if (key === undefined) return
     if (isTermCollector(key)) key[ADD_TERM](term)
-    else await watch(asIoredis(key) as RedisPrivateConnection, [term])
+    else await watch(key, [term])
   }
 }
 
@@ -104,7 +107,7 @@ export class RedisGuard {
    * @throws what the script or the driver throws, as it is
    */
   async run(
-    given: RedisScripting | NodeRedisScripting,
+    given: RedisScripting | NodeRedisScripting | ValkeyGlideClient,
     lua: string,
     keys: readonly string[] = [],
     args: readonly (string | Buffer | number)[] = [],
@@ -139,7 +142,7 @@ export class RedisGuard {
    * @throws ErrTrapdoor before the first check, or not a connection that can be watched
    */
   async watch(connection: RedisPrivateConnection | NodeRedisClient): Promise<void> {
-    await watch(asIoredis(connection) as RedisPrivateConnection, this.#checked())
+    await watch(connection, this.#checked())
   }
 
   /**
@@ -165,6 +168,7 @@ export class RedisGuard {
     body: (multi: Multi) => unknown,
   ): Promise<Exclude<Awaited<ReturnType<Multi['exec']>>, null>> {
     const terms = this.#checked()
+    if (isValkeyGlide(given)) throw trapdoor(NOT_WATCHED, terms)
     const connection = asIoredis(given) as RedisTransactional<Multi>
     if (busy.has(connection)) throw new ErrTrapdoor('another transaction is under way on this connection')
     const own = privateOf(connection, terms[0])
@@ -275,7 +279,9 @@ function whatItSays(error: unknown, terms: readonly GuardedTerm[]): unknown {
   return trapdoor(`the guard could not look: ${explained(new Error(denied)).message}`, terms, error)
 }
 
-async function watch(connection: RedisPrivateConnection, terms: readonly GuardedTerm[]): Promise<void> {
+async function watch(given: unknown, terms: readonly GuardedTerm[]): Promise<void> {
+  if (isValkeyGlide(given)) throw trapdoor(NOT_WATCHED, terms)
+  const connection = asIoredis(given) as RedisPrivateConnection
   checkWatchable(connection, terms)
   const keys = keysFor(connection, terms)
   const look = (database?: number): Promise<unknown> =>

@@ -17,4 +17,7 @@ export type {
   RedisPrivateConnection,
   RedisScripting,
   RedisTransactional,
+  ValkeyGlideClient,
+  ValkeyGlideMessage,
+  ValkeyGlideOptions,
 } from './driver.ts'

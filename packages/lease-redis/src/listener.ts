@@ -4,18 +4,11 @@
  */
 import { hasMethods, notValid, type LeaseChange } from 'lease-core'
 import { changesIn, type HintConnection, type OpenHintConnection } from 'lease-core/adapter'
-import type {
-  NodeRedisClient,
-  RedisConnection,
-  RedisDuplicable,
-  RedisListenConnection,
-  RedisListenOverrides,
-} from './driver.ts'
-import { asListenConnection } from './node-redis.ts'
+import { asListenConnection, type AnyListenConnection } from './as-ioredis.ts'
+import type { RedisConnection, RedisDuplicable, RedisListenConnection, RedisListenOverrides } from './driver.ts'
 
 /** Makes a connection of its own, connected or not. */
-type Listening = RedisListenConnection | NodeRedisClient
-export type OpenListenConnection = () => Listening | Promise<Listening>
+export type OpenListenConnection = () => AnyListenConnection | Promise<AnyListenConnection>
 
 /** Without it a Sentinel that hangs keeps a connection of ours for as long. */
 export const SENTINEL_TIMEOUT_MS = 3_000

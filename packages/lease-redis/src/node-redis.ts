@@ -1,6 +1,5 @@
 /**
- * The package `redis` (node-redis 5 and 6) in the shape of ioredis, which is what the rest of this package calls. What is passed in tells
- * which of the two it is.
+ * The package `redis` (node-redis 5 and 6) in the shape of ioredis.
  *
  * Differences that are levelled here: keys and arguments of scripts are lists; a duplicate connects when it is asked to; one without a
  * reconnect strategy ends by an error, not by an event; an EXEC after a change of what was watched rejects instead of answering null.
@@ -13,16 +12,10 @@ import type {
   NodeRedisListener,
   NodeRedisScripting,
   RedisClusterNodes,
-  RedisConnection,
   RedisDuplicable,
   RedisListenConnection,
   RedisScripting,
 } from './driver.ts'
-
-type Given = RedisConnection | NodeRedisClient | NodeRedisCluster | NodeRedisScripting
-
-/** By what was passed in: the same client gives the same connection. */
-const known = new WeakMap<object, object>()
 
 /** Whether it is a client, a cluster or a sentinel of node-redis. */
 export function isNodeRedis(given: unknown): given is NodeRedisScripting {
@@ -30,25 +23,16 @@ export function isNodeRedis(given: unknown): given is NodeRedisScripting {
   return hasMethods(given, 'evalSha', 'eval') && !hasMethods(given, 'evalsha') && !isTransaction
 }
 
-/** The same in the shape of ioredis; anything else as it is. */
-export function asIoredis(given: Given): RedisConnection
-export function asIoredis<T>(given: T): T
-export function asIoredis(given: unknown): unknown {
-  if (!isNodeRedis(given)) return given
-  let made = known.get(given)
-  if (made === undefined) {
-    if (hasMethods(given, 'nodeClient')) made = new OverCluster(given as unknown as NodeRedisCluster)
-    else if (hasMethods(given, 'duplicate', 'connect', 'watch'))
-      made = new OverClient(given as unknown as NodeRedisClient)
-    else made = new OverScripting(given)
-    known.set(given, made)
-  }
-  return made
+/** The same in the shape of ioredis. */
+export function overNodeRedis(given: NodeRedisScripting): RedisScripting {
+  if (hasMethods(given, 'nodeClient')) return new OverCluster(given as unknown as NodeRedisCluster)
+  if (hasMethods(given, 'duplicate', 'connect', 'watch')) return new OverClient(given as unknown as NodeRedisClient)
+  return new OverScripting(given)
 }
 
-/** A connection that listens: one of node-redis is connected, and ends as those of ioredis do. */
-export function asListenConnection(made: RedisListenConnection | NodeRedisClient): RedisListenConnection {
-  return isNodeRedis(made) ? new Duplicate(made) : made
+/** A connection that listens: it is connected, and ends as those of ioredis do. */
+export function listeningOverNodeRedis(made: NodeRedisScripting): RedisListenConnection {
+  return new Duplicate(made as NodeRedisClient)
 }
 
 /** Whether an EXEC wrote nothing because something that was watched has changed. */

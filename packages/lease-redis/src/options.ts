@@ -1,23 +1,18 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
 import { hasMethods, type Clock } from 'lease-core'
 import { readAdapterOptions, type SubstrateClientOptions } from 'lease-core/adapter'
+import { asIoredis, type AnyConnection, type AnyListenConnection } from './as-ioredis.ts'
 import { isPipeline } from './connection.ts'
-import type {
-  NodeRedisClient,
-  NodeRedisCluster,
-  NodeRedisScripting,
-  RedisConnection,
-  RedisListenConnection,
-} from './driver.ts'
-import { asIoredis } from './node-redis.ts'
+import { isValkeyGlide, problemOfValkeyGlide } from './valkey-glide.ts'
 
 /** What the substrate needs to know. */
 export interface RedisSubstrateOptions {
   /**
-   * The connection: a `Redis` or `Cluster` of ioredis, a client, cluster or sentinel of node-redis (connected), or anything of that
-   * shape. It stays yours: close it after the client. Its `keyPrefix`, if it has one, is part of where the leases are.
+   * The connection: a `Redis` or `Cluster` of ioredis, a client, cluster or sentinel of node-redis (connected), a client of
+   * valkey-glide, or anything of that shape. It stays yours: close it after the client. Its `keyPrefix`, if it has one, is part of
+   * where the leases are.
    */
-  readonly redis: RedisConnection | NodeRedisClient | NodeRedisCluster | NodeRedisScripting
+  readonly redis: AnyConnection
   /**
    * Leases of different namespaces know nothing of each other. At most 255 bytes, without `{` and `}`: it is the hash tag
    * of all its keys, so that a namespace is in one slot of a Cluster. Spread over several for more throughput.
@@ -27,15 +22,12 @@ export interface RedisSubstrateOptions {
   readonly prefix?: string | undefined
   /**
    * Makes the connection that hears of vacated leases: `() => redis.duplicate()`, or a promise of one; one of node-redis is connected
-   * here. It is used once and then
-   * closed, and made anew when it breaks: what it was given, a token for example, is asked for again. All clients that are given
-   * the same function share one connection. `false`: waiting works by timer alone. @default a connection made as `redis` was, shared
+   * here. It is used once and then closed, and made anew when it breaks: what it was given, a token for example, is asked for again. All
+   * clients that are given the same function share one connection. valkey-glide needs it:
+   * `() => GlideClient.createClient(configuration)`. `false`: waiting works by timer alone. @default a connection made as `redis` was, shared
    * by all clients over `redis`
    */
-  readonly listen?:
-    | (() => RedisListenConnection | NodeRedisClient | Promise<RedisListenConnection | NodeRedisClient>)
-    | false
-    | undefined
+  readonly listen?: (() => AnyListenConnection | Promise<AnyListenConnection>) | false | undefined
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
@@ -52,8 +44,12 @@ export function parseOptions<O extends RedisSubstrateOptions>(given: O, { client
   const { namespace, prefix, listen } = options.read
   const redis = asIoredis(options.read.redis)
   const isConnection = hasMethods(redis, 'eval', 'evalsha') && !isPipeline(redis)
-  const lines = 'new Redis(url) of ioredis, or createClient({ url }) of redis'
+  const lines =
+    'new Redis(url) of ioredis, createClient({ url }) of redis, or GlideClient.createClient(configuration) of valkey-glide'
   options.must('redis', isConnection, `must be a connection (an object with eval and evalsha): ${lines}`)
+  const glide = isValkeyGlide(options.read.redis) ? options.read.redis : undefined
+  const problem = glide && problemOfValkeyGlide(glide)
+  options.must('redis', problem === undefined, problem ?? '')
   if (isConnection) {
     const ofDriver: unknown = redis.options?.keyPrefix
     const isText = ofDriver === undefined || typeof ofDriver === 'string'
@@ -67,7 +63,8 @@ export function parseOptions<O extends RedisSubstrateOptions>(given: O, { client
   options.must('listen', canListen, 'must be false or a function that makes a connection')
   if (listen === undefined && isConnection) {
     const canCopy = hasMethods(redis, 'duplicate') || hasMethods(redis, 'nodes')
-    options.must('listen', canCopy, 'must be given, for this connection does not show how to make another')
+    const line = glide ? ': () => GlideClient.createClient(configuration)' : ''
+    options.must('listen', canCopy, `must be given, for this connection does not show how to make another${line}`)
   }
   options.finish()
   return options.read

@@ -31,12 +31,12 @@ import {
   type Verdict,
 } from 'lease-core/adapter'
 import { applyScript, TOO_LATE } from './apply-script.ts'
+import { anotherBy, asIoredis } from './as-ioredis.ts'
 import { databaseOf, explained, isDeferred, saidBy } from './connection.ts'
 import { redisTrapdoor } from './guard.ts'
 import { COUNTED, FULL, readScript, TOLD_UP_TO, waitingScript, watchAllScript } from './interest-script.ts'
 import { Keys } from './keys.ts'
 import { listenTo } from './listener.ts'
-import { asIoredis } from './node-redis.ts'
 import { parseOptions, type RedisSubstrateOptions } from './options.ts'
 import {
   CONTENDED,
@@ -103,9 +103,9 @@ export class RedisSubstrate implements Substrate {
     const redis = asIoredis(read.redis)
     this.store = { system: 'redis', namespace }
     this.#redis = redis
-    this.#connection = SteadyConnection.over(redis, clock)
+    this.#connection = SteadyConnection.over(redis, clock, anotherBy(read.redis, listen))
     this.#database = databaseOf(redis)
-    this.#isCluster = 'nodes' in redis
+    this.#isCluster = 'nodes' in redis || ('isCluster' in redis && redis.isCluster === true)
     this.#keys = new Keys(prefix, namespace, redis.options?.keyPrefix ?? '', this.#database)
     if (listen !== false) {
       const source = listen ?? redis

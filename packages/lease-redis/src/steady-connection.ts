@@ -27,7 +27,7 @@ const ATTEMPT_MS = 3_000
 const MOST_ATTEMPTS = 6
 
 /** A connection of ours. */
-interface StandIn extends RedisScripting {
+export interface StandIn extends RedisScripting {
   disconnect(): void
   on(event: 'error' | 'end', listener: (error?: Error) => void): unknown
 }
@@ -39,6 +39,8 @@ const known = new WeakMap<RedisConnection, SteadyConnection>()
 export class SteadyConnection {
   readonly #redis: RedisConnection
   readonly #clock: Clock
+  /** Makes a connection as the caller's, which does not show how. */
+  #another: (() => StandIn) | undefined
   /** Substrates that use it. */
   #users = 0
   /** In use instead of the caller's. */
@@ -54,9 +56,14 @@ export class SteadyConnection {
   #silence = 0
   #cancel: (() => void) | undefined
 
-  /** The one for this connection: all substrates over it share it. */
-  static over(redis: RedisConnection, clock: Clock): SteadyConnection {
+  /**
+   * The one for this connection: all substrates over it share it.
+   *
+   * @param another makes a connection as this one, which does not show how
+   */
+  static over(redis: RedisConnection, clock: Clock, another?: () => StandIn): SteadyConnection {
     const steady = known.get(redis) ?? new SteadyConnection(redis, clock)
+    steady.#another ??= another
     known.set(redis, steady)
     steady.#users++
     return steady
@@ -153,7 +160,7 @@ export class SteadyConnection {
 
   #attempt(key: string): void {
     if (this.#attempts.size >= MOST_ATTEMPTS) return
-    const attempt = standInFor(this.#redis)
+    const attempt = this.#another === undefined ? standInFor(this.#redis) : this.#another()
     if (attempt === undefined) return
     this.#attempts.add(attempt)
     const giveUp = (): void => {

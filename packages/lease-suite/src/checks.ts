@@ -119,7 +119,7 @@ export function packArguments(names: readonly string[], folder: string): readonl
 /** A hash of everything that would be published. */
 function contentsOf(folder: string): string {
   const hash = createHash('sha256')
-  for (const part of ['package.json', 'README.md', 'src', 'dist']) {
+  for (const part of ['package.json', 'README.md', 'dist', '../../.pnpmfile.cjs']) {
     const path = join(folder, part)
     if (!existsSync(path)) continue
     const names = statSync(path).isDirectory()
@@ -127,7 +127,7 @@ function contentsOf(folder: string): string {
       : ['']
     for (const one of names) {
       const file = join(path, one)
-      if (statSync(file).isFile() && !file.endsWith('.tsbuildinfo'))
+      if (statSync(file).isFile() && !/\.(tsbuildinfo|map)$/.test(file))
         hash.update(`${part}/${one}\0`).update(readFileSync(file))
     }
   }

@@ -9,6 +9,8 @@ import { formatMessage } from 'publint/utils'
 /** What each package must have. */
 const FILES = ['LICENSE', 'README.md', 'dist/index.js', 'dist/index.d.ts']
 const FIELDS = ['author', 'description', 'keywords', 'license']
+/** What no package has: sources, and what leads to them (docs/decisions/0042-packages-without-sources-and-maps.md). */
+const NOT_PUBLISHED = /\/src\/|\.map$/
 /** Ways to resolve an import that find no type in a package of ES modules alone. */
 const NOT_FOR_MODULES: ReadonlySet<ResolutionKind> = new Set<ResolutionKind>(['node10', 'node16-cjs'])
 
@@ -29,6 +31,17 @@ async function problemsIn(tarball: Uint8Array<ArrayBuffer>): Promise<string[]> {
   return [
     ...FILES.filter((file) => !contents.fileExists(`${folder}/${file}`)).map((file) => `has no ${file}`),
     ...FIELDS.filter((field) => !(field in manifest)).map((field) => `its package.json says no ${field}`),
+    ...contents
+      .listFiles()
+      .filter((file) => NOT_PUBLISHED.test(file.slice(folder.length)))
+      .map((file) => `has ${file.slice(folder.length + 1)}`),
+    ...contents
+      .listFiles()
+      .filter((file) => /^\/\/# sourceMappingURL=/m.test(contents.readFile(file)))
+      .map((file) => `has no map, and ${file.slice(folder.length + 1)} names one`),
+    ...(JSON.stringify(manifest).includes('"lease-source":')
+      ? ['its package.json leads to sources: pack with pnpm 10.28 or later, which reads .pnpmfile.cjs']
+      : []),
     ...(/"(?:catalog|workspace):/.test(JSON.stringify(manifest))
       ? ['its package.json names versions that only pnpm knows']
       : []),
