@@ -138,7 +138,7 @@ describe('OptionReader', () => {
     const options = new OptionReader({ typo: undefined }, ['duration'], { others })
     expect(problemsOf(options)).to.deep.equal(['work must be a function', 'typo is not an option'])
     expect(problemsOf(new OptionReader({}, ['duration'], { others }))).to.deep.equal(['work must be a function'])
-    const made = new (class Settings {})()
+    const made = new Map()
     expect(problemsOf(new OptionReader(made, ['duration'])).join()).to.match(/^options must be an object such as/)
     const half = new OptionReader({ clock: { now: () => 0 } }, ['clock'])
     half.clock()
