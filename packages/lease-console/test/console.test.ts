@@ -227,6 +227,42 @@ describe('a console', () => {
       expect(done).to.deep.equal([])
     })
 
+    it('with a bound that is rounded up, and although the trail throws', async () => {
+      const onAction = (): void => {
+        throw new Error('the trail is full')
+      }
+      const console = fleet.console({ ...ALLOWED, onAction })
+      for (const [durationMs, words] of [
+        [1_500, '2 seconds'],
+        [61_200, '62 seconds'],
+        [150_000, '3 minutes'],
+      ] as const) {
+        await fleet.claim('brief', 'worker-1', durationMs)
+        const fencingToken = String((await fleet.workers.find('brief'))?.fencingToken)
+        const { status, body } = await post(console, '/api/revoke', {
+          namespace: 'billing',
+          lease: 'brief',
+          fencingToken,
+          confirm: 'brief',
+        })
+        expect(status).to.equal(200)
+        expect(body.message).to.include(`for at most ${words}`)
+      }
+    })
+
+    it('not a term that begins between its look and its order', async () => {
+      const { manager } = fleet
+      const find = manager.find.bind(manager)
+      manager.find = async (lease, ...more) => {
+        const info = await find(lease, ...more)
+        await fleet.workers.revoke(lease)
+        await fleet.claim(lease, 'worker-99', 30_000)
+        return info
+      }
+      await post(fleet.console(ALLOWED), '/api/revoke', revoke)
+      expect((await fleet.workers.find('invoices'))?.holder).to.equal('worker-99')
+    })
+
     it('nothing without the typed name, or with a body that is not one', async () => {
       const console = fleet.console(ALLOWED)
       for (const [body, says] of [

@@ -1,6 +1,7 @@
 import { expect } from 'chai'
 import { ErrNotValid } from '#src/errors.ts'
-import { OptionReader } from '#src/option-reader.ts'
+import { brokenRenewalRule, OptionReader } from '#src/option-reader.ts'
+import { SHORTEST_RENEWED_MS, tooLateMs, trustWindowMs } from '#src/skew.ts'
 
 /** What is thrown at the end, as `argument rule`. */
 function problemsOf(options: OptionReader): string[] {
@@ -101,5 +102,68 @@ describe('OptionReader', () => {
       'clock must be readable: to read it throws',
       'duration must be readable: to read it throws',
     ])
+  })
+
+  it('coerces nothing: what breaks a rule counts as not given, and a duration that does is NaN', () => {
+    const given = { flag: 'yes', off: 0, none: 0, many: 9, part: 1.5, text: '3', value: 7, duration: 'soon', name: 'n' }
+    const options = new OptionReader(given, Object.keys(given))
+    expect([
+      options.boolean('flag', true),
+      options.boolean('off', false),
+      options.boolean('missing', true),
+    ]).to.deep.equal([true, false, true])
+    expect(['none', 'many', 'part', 'text'].map((count) => options.count(count, 8))).to.deep.equal(
+      Array(4).fill(undefined),
+    )
+    expect(options.value()).to.equal(undefined)
+    expect(options.duration('duration')).to.deep.equal(Number.NaN)
+    expect(options.name('name')).to.equal('n')
+    expect(problemsOf(options).map((problem) => problem.split(' ')[0])).to.deep.equal([
+      'flag',
+      'off',
+      'none',
+      'many',
+      'part',
+      'text',
+      'value',
+      'duration',
+    ])
+    const sound = new OptionReader({ one: 1, most: 8, part: 0.5 }, ['one', 'most', 'part'])
+    expect([sound.count('one', 8), sound.count('most', 8), sound.duration('part')]).to.deep.equal([1, 8, 1])
+    expect(problemsOf(sound)).to.deep.equal([])
+  })
+
+  it('refuses what is unknown also without a value, and begins with what was wrong with other arguments', () => {
+    const others = [{ argument: 'work', rule: 'must be a function', value: 1 }]
+    const options = new OptionReader({ typo: undefined }, ['duration'], { others })
+    expect(problemsOf(options)).to.deep.equal(['work must be a function', 'typo is not an option'])
+    expect(problemsOf(new OptionReader({}, ['duration'], { others }))).to.deep.equal(['work must be a function'])
+    const made = new Map()
+    expect(problemsOf(new OptionReader(made, ['duration'])).join()).to.match(/^options must be an object such as/)
+    const half = new OptionReader({ clock: { now: () => 0 } }, ['clock'])
+    half.clock()
+    expect(problemsOf(half)).to.deep.equal(['clock must be a Clock'])
+  })
+
+  it('draws the line of a lease, of one that renews itself, and of its renewals, to the millisecond', () => {
+    const problems = (durationMs: number, check: (options: OptionReader) => void): number => {
+      const options = new OptionReader({ duration: durationMs }, ['duration'])
+      check(options)
+      return problemsOf(options).length
+    }
+    const ofLease = (durationMs: number): number => problems(durationMs, (options) => options.leaseDuration('duration'))
+    let shortestMs = 1
+    while (trustWindowMs(shortestMs) <= 0) shortestMs++
+    expect([ofLease(shortestMs - 1), ofLease(shortestMs)]).to.deep.equal([1, 0])
+    const ofRenewed = (durationMs: number): number =>
+      problems(durationMs, (options) => options.renewedDuration('duration'))
+    expect([ofRenewed(SHORTEST_RENEWED_MS - 1), ofRenewed(SHORTEST_RENEWED_MS)]).to.deep.equal([1, 0])
+    for (const durationMs of [1_000, 1_337, 30_000]) {
+      const rule = brokenRenewalRule(durationMs, 'duration', durationMs) ?? expect.fail('it was allowed')
+      const mostMs = Number(/at most (\d+) ms/.exec(rule)?.[1])
+      expect(brokenRenewalRule(mostMs, 'duration', durationMs)).to.equal(undefined)
+      expect(brokenRenewalRule(mostMs + 1, 'duration', durationMs)).to.equal(rule)
+      expect(brokenRenewalRule(tooLateMs(durationMs), 'duration', durationMs)).to.equal(rule)
+    }
   })
 })

@@ -1,4 +1,4 @@
-/** Shares of a counted lease: what their weights leave, who is next, and who is notified. */
+/** Shares of a counted lease: what their weights leave, the next in the queue, and the notified ones. */
 import { expect } from 'chai'
 import { systemClock } from 'lease-core'
 import type { ClaimOp, Substrate, Verdict } from 'lease-core/adapter'

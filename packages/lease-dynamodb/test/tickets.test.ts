@@ -1,4 +1,4 @@
-/** The tickets in an item: who gets one, who is notified, and who leaves the queue. */
+/** The tickets in an item: which claim gets one, which ones are notified, and which ones leave the queue. */
 import { expect } from 'chai'
 import type { ClaimOp } from 'lease-core/adapter'
 import { claim, release } from 'lease-scenes'

@@ -146,22 +146,59 @@ describe('LeaseModule', () => {
     let pause: Promise<void> | undefined
     @Injectable()
     class Computing {
-      @Lease({ name: 'computing', duration: { seconds: 30 } })
-      async run(): Promise<boolean[]> {
+      @Lease({ name: 'computing', duration: { seconds: 60 } })
+      async run(ms: number): Promise<boolean[]> {
         const before = currentLease().signal.aborted
-        pause = clock.pause(30_000) // the clocks have moved, and no timer has fired yet
+        pause = clock.pause(ms) // the clocks have moved, and no timer has fired yet
         return [before, currentLease().signal.aborted]
       }
     }
     const manager = new Manager({ client, clock })
     const computing = (await started({ manager }, Computing)).get(Computing)
-    expect(await computing.run()).to.deep.equal([false, true])
+    expect(await computing.run(45_000)).to.deep.equal([false, false])
+    await pause
+    expect(await computing.run(60_000)).to.deep.equal([false, true])
     await pause
     await manager.stop()
     await client.close()
   })
 
+  it('the name may be made of the instance as well', async () => {
+    @Injectable()
+    class Tenant {
+      readonly prefix = 'tenant'
+      @Lease({
+        name(this: unknown, id: string) {
+          return `${(this as Tenant).prefix}/${id}`
+        },
+      })
+      async run(_id: string): Promise<string> {
+        return currentLease().name
+      }
+    }
+    expect(await (await started(undefined, Tenant)).get(Tenant).run('1')).to.equal('tenant/1')
+  })
+
   describe('at the end of the application', () => {
+    it('calls and waits end before the servers close, works go on until then, and all is closed once', async () => {
+      await using leases = new FakeLeases()
+      let closed = 0
+      const application = await started({ manager: leases.manager, close: () => void closed++ })
+      const [orders, module] = [application.get(Orders), application.get(LeaseModule)]
+      const report = orders.report()
+      const working = track(orders.untilAborted())
+      await whenRan(2)
+      const waiting = track(orders.reportLater())
+      module.beforeApplicationShutdown()
+      for (const call of [waiting.promise, orders.ship('1', 1)])
+        await fails(call, ErrStopped, 'the application is ending')
+      expect([working.state, closed]).to.deep.equal(['pending', 0])
+      gate.open()
+      expect(await report).to.equal('done')
+      await Promise.all([module.onApplicationShutdown(), module.onApplicationShutdown()])
+      expect([working.state, closed, ran.at(-1)]).to.deep.equal(['fulfilled', 1, 'aborted'])
+    })
+
     it('waits end, works are aborted and awaited, and leases are released before the connections are closed', async () => {
       const client = memoryClient({ store })
       let atTheEnd: readonly string[] = []
@@ -250,9 +287,17 @@ describe('LeaseModule', () => {
       async page(): Promise<string> {
         return currentLease().name
       }
+
+      @Lease({ name: 'other' })
+      @Get()
+      async other(): Promise<string> {
+        return currentLease().name
+      }
     }
-    const page: unknown = Object.getOwnPropertyDescriptor(Reports.prototype, 'page')?.value
-    expect(Reflect.getMetadata('method', page as object), 'what @Get has noted').to.equal(0)
+    for (const name of ['page', 'other']) {
+      const method: unknown = Object.getOwnPropertyDescriptor(Reports.prototype, name)?.value
+      expect(Reflect.getMetadata('method', method as object), `what @Get has noted on ${name}`).to.equal(0)
+    }
     const application = await started(undefined, Reports)
     expect(await application.get(Reports).page()).to.equal('page')
   })

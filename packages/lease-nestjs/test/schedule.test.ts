@@ -1,8 +1,8 @@
 import { Injectable, Module, type INestApplicationContext } from '@nestjs/common'
 import { NestFactory } from '@nestjs/core'
-import { ScheduleModule } from '@nestjs/schedule'
+import { ScheduleModule, SchedulerRegistry } from '@nestjs/schedule'
 import { expect } from 'chai'
-import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
+import { ErrNotValid, ErrStopped, Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
 import { currentLease, LeaseModule } from 'lease-nestjs'
 import { CronOncePer } from 'lease-nestjs/schedule'
@@ -66,20 +66,54 @@ describe('CronOncePer', () => {
   it('an option that is none is refused by the run', async () => {
     const manager = new Manager({ client: memoryClient({ clock }), clock })
     managers.push(manager)
+    const every = '*/10 * * * * *'
+    const broken = (option: string) => ({ name: option, [option]: 'soon' }) as never
     @Injectable()
     class Wrong {
-      @CronOncePer('*/10 * * * * *', { name: 'wrong', atLeast: 'soon' as never })
-      async run(): Promise<void> {}
+      @CronOncePer(every, broken('atLeast'))
+      async atLeast(): Promise<void> {}
+      @CronOncePer(every, broken('atMost'))
+      async atMost(): Promise<void> {}
+      @CronOncePer(every, broken('renew'))
+      async renew(): Promise<void> {}
+      @CronOncePer(every, broken('retry'))
+      async retry(): Promise<void> {}
     }
     const imports = [ScheduleModule.forRoot(), LeaseModule.forRoot({ manager })]
     @Module({ imports, providers: [Wrong] })
     class Application {}
     const application = await NestFactory.createApplicationContext(Application, { logger: false })
     applications.push(application)
-    const error: unknown = await application
-      .get(Wrong)
-      .run()
-      .catch((reason: unknown) => reason)
-    expect(error).to.be.instanceOf(ErrNotValid).with.property('message').that.contains('atLeast')
+    const wrong = application.get(Wrong)
+    for (const option of ['atLeast', 'atMost', 'renew', 'retry'] as const) {
+      const error: unknown = await wrong[option]().catch((reason: unknown) => reason)
+      expect(error).to.be.instanceOf(ErrNotValid).with.property('message').that.contains(option)
+    }
+  })
+
+  it('a run ends with the application, and the schedule has the options of Cron', async () => {
+    const manager = new Manager({ client: memoryClient({ clock }), clock })
+    managers.push(manager)
+    const begun: string[] = []
+    @Injectable()
+    class Nightly {
+      @CronOncePer('0 3 * * *', { name: 'nightly', timeZone: 'Europe/Berlin' })
+      async run(): Promise<unknown> {
+        const { signal, name } = currentLease()
+        begun.push(name)
+        await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
+        return signal.reason as unknown
+      }
+    }
+    const imports = [ScheduleModule.forRoot(), LeaseModule.forRoot({ manager })]
+    @Module({ imports, providers: [Nightly] })
+    class Application {}
+    const application = await NestFactory.createApplicationContext(Application, { logger: false })
+    const { cronTime } = application.get(SchedulerRegistry).getCronJob('nightly')
+    expect(cronTime.timeZone).to.equal('Europe/Berlin')
+    const running = application.get(Nightly).run()
+    while (begun.length === 0) await new Promise((resolve) => setImmediate(resolve))
+    await application.close()
+    expect(await running).to.be.instanceOf(ErrStopped)
   })
 })
