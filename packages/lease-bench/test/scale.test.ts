@@ -3,7 +3,7 @@ import { Manager, memoryClient, MemoryStore, type Hold } from 'lease-core'
 import { isMatrix } from 'lease-servers'
 import { countingClock } from '#src/counting-clock.ts'
 
-const MANY = isMatrix() ? 100_000 : 20_000
+const MANY = isMatrix() ? 100_000 : 5_000
 
 describe('bench: scale', function () {
   it(`${MANY} Holds are alive on one timer, and on none once the manager is stopped`, async () => {

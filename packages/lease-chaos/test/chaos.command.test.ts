@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import { judge, judgeFolder } from '#src/chaos/checks/index.ts'
+import { chaos as command } from '#src/chaos/command.ts'
 import { HistoryWriter, readHistory } from '#src/chaos/history.ts'
 import { programOf } from 'lease-servers'
 import type { ChaosEvent } from '#src/chaos/event.ts'
@@ -168,7 +169,7 @@ describe('the command chaos', () => {
   }
 
   it('says in one line that a store does not start', async () => {
-    const { code, output } = await chaos(['--on', 'redis'], { LEASE_SERVERS_ORIGINS: 'none of them' })
+    const { code, output } = await chaosProcess(['--on', 'redis'], { LEASE_SERVERS_ORIGINS: 'none of them' })
     expect(code).to.equal(1)
     expect(output.trim()).to.match(/^no Redis 7 or later on this machine: install it .*$/)
   })
@@ -182,7 +183,7 @@ describe('the command chaos', () => {
   it('says in one line that a nemesis needs a compiler where there is none', async () => {
     const empty = mkdtempSync(join(tmpdir(), 'no-programs-'))
     try {
-      const { code, output } = await chaos(['--on', 'redis', '--nemesis', 'wall-workers'], { PATH: empty })
+      const { code, output } = await chaosProcess(['--on', 'redis', '--nemesis', 'wall-workers'], { PATH: empty })
       expect(code).to.equal(1)
       expect(output).to.match(
         /^redis has no nemesis "wall-workers" here \(the shim .* there is no cc\); it has none, .*$/m,
@@ -193,12 +194,23 @@ describe('the command chaos', () => {
   })
 })
 
-async function chaos(
-  args: readonly string[],
-  env: NodeJS.ProcessEnv = {},
-): Promise<{ readonly code: number | null; readonly output: string }> {
-  const command = programOf('../src/chaos/main.ts', import.meta.url)
-  const child = spawn(process.execPath, [...command, ...args], {
+interface Ended {
+  readonly code: number | null
+  readonly output: string
+}
+
+/** The command in this process: another one takes a second to start. */
+async function chaos(args: readonly string[]): Promise<Ended> {
+  const lines: string[] = []
+  const out = (line: string): void => void lines.push(line)
+  const code = await command(args, { out, err: out, signal: new AbortController().signal })
+  return { code, output: lines.join('\n') }
+}
+
+/** The command as a process, for what its environment decides. */
+async function chaosProcess(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> {
+  const program = programOf('../src/chaos/main.ts', import.meta.url)
+  const child = spawn(process.execPath, [...program, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   })

@@ -136,7 +136,7 @@ class CommandLine {
       .option('--schema <name>', 'PostgreSQL: the schema of the tables (LEASE_SCHEMA)')
       .option('--table <name>', 'PostgreSQL: the table (LEASE_TABLE; default: lease)')
       .option('--prefix <text>', 'Redis, etcd: what keys begin with (LEASE_PREFIX)')
-      .option('--as <author>', 'who does it, for the record (LEASE_AS; default: user@host)')
+      .option('--as <author>', 'who does it: printed with each write, for your log (LEASE_AS; default: user@host)')
       .option('--retry [duration]', 'wait for a server that does not answer, instead of ending with 69')
       .option('--json', 'print JSON')
       .addOption(
@@ -230,7 +230,7 @@ class CommandLine {
       .option('--token <n>', 'only if this is its fencing token')
       .option('--holder <name>', 'only if this is its holder')
       .option('--all-of <holder>', 'all leases of this holder')
-      .option('--reason <text>', 'for the record')
+      .option('--reason <text>', 'printed with what was done, for your log; the store and the holder do not learn it')
       .option('-y, --yes', 'do not ask')
       .option('--dry-run', 'only say what would happen')
       .action((name: string | undefined, _: object, command: Command) =>

@@ -1,5 +1,4 @@
 /** Opens a store by its URL. A driver is loaded only if the URL needs it. */
-import { readFileSync } from 'node:fs'
 import { LeaseEvents, Manager, reasonOf, sleep, type Client, type Clock } from 'lease-core'
 import { brokenNamespaceRule, withoutSecrets, type Substrate } from 'lease-core/adapter'
 import type { PostgresPool } from 'lease-postgres'
@@ -10,6 +9,7 @@ import { CommandEnd, EXIT, wrongUsage } from './exit-codes.ts'
 import { optionalPackage } from './optional-package.ts'
 import type { Settings } from './settings.ts'
 import { parseStoreUrl, shown, type StoreKind, type StoreUrl } from './store-url.ts'
+import { postgresTlsOf, tlsFilesOf } from './tls.ts'
 
 /** A store that answers. */
 export interface Store {
@@ -144,6 +144,13 @@ async function reach(driver: Driver, url: StoreUrl, { clock, retryMs, signal, re
     } catch (error) {
       if (signal.aborted) throw signal.reason
       const cause = causeOf(error)
+      if (REFUSED_LOGIN.test(cause)) {
+        throw new CommandEnd(
+          EXIT.unavailable,
+          `${url.address}: the server refused the login: ${cause}`,
+          ...advice(error),
+        )
+      }
       if (clock.monotonic() - startedMs >= retryMs) {
         throw new CommandEnd(
           EXIT.unavailable,
@@ -193,7 +200,43 @@ export function advice(error: unknown): string[] {
   return found === undefined ? [] : [found[1]]
 }
 
+/** The words and codes of each server for a login that it refuses. To wait for another answer is of no use. */
+const REFUSED_LOGIN =
+  /28P01|28000|\bSASL\b|WRONGPASS|NOAUTH|authentication failed|user name is empty|invalid auth token|authentication is not enabled|Could not load credentials|UnrecognizedClient|security token|request signature|MissingAuthenticationToken/i
+
+/** An answer that only a user gets who has logged in. */
+const NO_RIGHT = /NOPERM|permission denied/i
+
+/** What may be wrong with a certificate: the words of Node's TLS and its codes, which drivers hand on. */
+const CERTIFICATES: readonly (readonly [RegExp, string])[] = [
+  [
+    /CERT_HAS_EXPIRED|certificate has expired/i,
+    'the certificate of the server has expired: renew it; if it has not, the clock of this machine is wrong',
+  ],
+  [
+    /CERT_NOT_YET_VALID|not yet valid/i,
+    'the certificate of the server begins later: is the clock of this machine right?',
+  ],
+  [
+    /ALTNAME_INVALID|altnames/i,
+    'the certificate of the server is for other hosts: write one of them into the URL, or have this host added to the certificate',
+  ],
+  [
+    /certificate required|alert (number )?(116|40|42)|bad certificate|handshake failure/i,
+    'the server wants a certificate of its clients: name it (sslcert=… and sslkey=… of PostgreSQL, ?cert=… and ?key=… of Redis and etcd)',
+  ],
+  [
+    /alert (number )?48|alert unknown ca/i,
+    'the server does not trust the certificate of this client: which authority has signed it?',
+  ],
+  [
+    /SELF_SIGNED|self.signed|UNABLE_TO_(GET|VERIFY)|unable to (get|verify)|issuer|certificate/i,
+    'this machine does not trust who has signed the certificate of the server: name the authority (sslrootcert=… of PostgreSQL, ?ca=… of Redis and etcd)',
+  ],
+]
+
 const ADVICE: readonly (readonly [RegExp, string])[] = [
+  ...CERTIFICATES,
   [/ECONNREFUSED/, 'nothing listens there: is the server started, are host and port right?'],
   [
     /Could not load credentials|security token|request signature|MissingAuthenticationToken/i,
@@ -203,15 +246,16 @@ const ADVICE: readonly (readonly [RegExp, string])[] = [
   [/ENOTFOUND|EAI_AGAIN|Name resolution failed/i, 'DNS does not know this host'],
   [/no answer|ETIMEDOUT|timeout|DEADLINE/i, 'a firewall may drop the packets, or the server hangs'],
   [
-    /certificate|self.signed|unable to (get|verify)|altname/i,
-    'the certificate is not trusted: name its authority (sslrootcert=… of PostgreSQL, ?ca=… of Redis and etcd)',
-  ],
-  [
     /wrong version number|packet length too long|EPROTO|does not support SSL/i,
     'one side speaks TLS and the other does not: compare postgres sslmode, redis:// and rediss://, etcd:// and etcds://',
   ],
+  [/authentication is not enabled/i, 'the server wants no login: take user and password out of the URL'],
   [
-    /password|SASL|WRONGPASS|NOAUTH|authentication/i,
+    /NOAUTH|user name is empty|password must be a string/i,
+    'the server wants a login, and the URL has none or no password: write user:password@ before the host',
+  ],
+  [
+    /28P01|28000|password|SASL|WRONGPASS|authentication/i,
     'user or password are wrong; in a URL @ : / ? # need %40 %3A %2F %3F %23',
   ],
   [/database .* does not exist|3D000/, 'create the database, or correct the end of the URL'],
@@ -219,6 +263,7 @@ const ADVICE: readonly (readonly [RegExp, string])[] = [
 
 async function postgresDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
   const [{ default: pg }, adapter] = await Promise.all([import('pg'), import('lease-postgres')])
+  await postgresTlsOf(url) // a file that cannot be read is no server that cannot be reached
   const pool = new pg.Pool({
     connectionString: url.text,
     connectionTimeoutMillis: CONNECT_MS,
@@ -242,7 +287,7 @@ async function postgresDriver(url: StoreUrl, settings: Settings): Promise<Driver
 async function redisDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
   const [{ Cluster, Redis }, adapter] = await Promise.all([import('ioredis'), import('lease-redis')])
   const { username, password, hosts, mode, parameters } = url
-  const tls = url.tls ? filesOf(parameters, ['ca', 'cert', 'key']) : undefined
+  const tls = tlsFilesOf(url)
   const path = url.path.split('/')
   const db = database(mode === 'sentinel' ? path[1] : path[0])
   const one = {
@@ -281,7 +326,7 @@ async function redisDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
       try {
         if (connection.status === 'wait' || connection.status === 'end' || connection.status === 'close')
           await connection.connect()
-        await connection.ping()
+        await ignoreNoRight(connection.ping())
       } catch (error) {
         throw lastError ?? error // "Connection is closed." says less than what closed it
       }
@@ -294,18 +339,19 @@ async function redisDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
 
 async function etcdDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
   const [{ Etcd3 }, adapter] = await Promise.all([import('etcd3'), import('lease-etcd')])
-  const { username, password, hosts, parameters, tls } = url
-  const { ca, cert, key } = filesOf(parameters, ['ca', 'cert', 'key'])
+  const { username, password, hosts, tls } = url
+  const { ca, cert, key } = tlsFilesOf(url) ?? {}
+  const credentials = { rootCertificate: ca, certChain: cert, privateKey: key }
   const etcd = new Etcd3({
     ...adapter.failFast(),
     hosts: hosts.map((host) => `${tls ? 'https' : 'http'}://${shown(host)}`),
     ...(username === undefined ? {} : { auth: { username, password: password ?? '' } }),
-    ...(ca === undefined ? {} : { credentials: { rootCertificate: ca, ...pair(cert, key) } }),
+    ...(ca === undefined && cert === undefined ? {} : { credentials: credentials as { rootCertificate: Buffer } }),
   })
   const { prefix } = settings
   const options = (namespace: string) => ({ etcd, namespace, prefix })
   return {
-    probe: async () => void (await etcd.get('lease-cli-probe')),
+    probe: () => ignoreNoRight(etcd.get('lease-cli-probe').exec()),
     client: async (namespace, own) => adapter.etcdClient({ ...options(namespace), ...own }),
     substrate: async (namespace) => new adapter.EtcdSubstrate(options(namespace)),
     close: async () => etcd.close(),
@@ -341,30 +387,16 @@ async function dynamodbDriver({ region, path: table, parameters }: StoreUrl): Pr
   }
 }
 
-function pair(certChain: Buffer | undefined, privateKey: Buffer | undefined): object {
-  return certChain === undefined || privateKey === undefined ? {} : { certChain, privateKey }
+/** A user without the right to this answer has been let in; what the command needs, the command asks for. */
+async function ignoreNoRight(answer: Promise<unknown>): Promise<void> {
+  await answer.catch((error: unknown) => {
+    if (!NO_RIGHT.test(causeOf(error))) throw error
+  })
 }
 
 /** The names of a Cluster over TLS are in its certificates. */
 function asItIs(address: string, done: (error: null, address: string) => void): void {
   done(null, address)
-}
-
-function filesOf<K extends string>(
-  parameters: ReadonlyMap<string, string>,
-  names: readonly K[],
-): Partial<Record<K, Buffer>> {
-  const files: Partial<Record<K, Buffer>> = {}
-  for (const name of names) {
-    const path = parameters.get(name)
-    if (path === undefined) continue
-    try {
-      files[name] = readFileSync(path)
-    } catch (error) {
-      throw wrongUsage(`the file of ?${name}= cannot be read: ${reasonOf(error)}`)
-    }
-  }
-  return files
 }
 
 function namedIn(parameters: ReadonlyMap<string, string>, names: readonly string[]): Record<string, string> {

@@ -164,6 +164,29 @@ describe('the commands of lease', () => {
       expect(await world.manager.pinned()).to.have.property('size', 0)
     })
 
+    it('with --pin end with 75 when the lease was lost before it was pinned, and pin no term of another', async () => {
+      world.beforePin = async () => {
+        await world.clock.pause(61_000)
+        await world.manager.claim('job', 'bob', { minutes: 1 })
+      }
+      const { code, stdout, stderr } = await world.lease(['acquire', 'job', '--token-file', file(), '--pin'])
+      expect({ code, stdout }).to.deep.equal({ code: 75, stdout: '' })
+      expect(stderr).to.contain('job was lost before it was pinned')
+      expect((await world.manager.find('job'))?.holder).to.equal('bob')
+      expect(await world.manager.pinned()).to.have.property('size', 0)
+      expect(() => statSync(file())).to.throw('ENOENT')
+    })
+
+    it('with --pin hold a term that is pinned in time, also when its process stands still', async () => {
+      await world.manager.pin('job', 'ops')
+      world.beforePin = () => world.clock.pause(61_000)
+      expect((await world.lease(['acquire', 'job', '--token-file', file(), '--pin', '--holder', 'ci'])).code).to.equal(
+        0,
+      )
+      await world.manager.unpin('job', 'ops')
+      expect((await world.manager.find('job'))?.holder).to.equal('ci')
+    })
+
     it('end no later term: 1, and it says who holds the lease now', async () => {
       await world.lease(['acquire', 'job', '--token-file', file(), '--duration', '1m', '--holder', 'ci'])
       await world.clock.advance(61_000)

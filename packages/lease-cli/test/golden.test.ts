@@ -120,6 +120,13 @@ permits  2 of 3 taken
     )
   })
 
+  it('of help: what becomes of a reason', async () => {
+    const { stdout } = await world.lease(['help', 'revoke'])
+    expect(stdout.replaceAll(/\s+/g, ' ')).to.contain(
+      '--reason <text> printed with what was done, for your log; the store',
+    )
+  })
+
   it('of a revocation: whose term, by whom, and what its former holder may still do', async () => {
     const printed = await world.lease(['revoke', 'account-42', '--yes', '--reason', 'it is dead'])
     expect(printed).to.deep.equal({

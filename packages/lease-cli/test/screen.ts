@@ -29,6 +29,9 @@ export class World {
   /** Of a program beside the command. */
   readonly manager: Manager = this.#manager(new LeaseEvents())
 
+  /** Runs before a command pins a lease: its process may stand still there. */
+  beforePin = async (): Promise<void> => {}
+
   /** Runs a command to its end. */
   async lease(args: readonly string[], options: ScreenOptions = {}): Promise<Printed> {
     return this.start(args, options).done
@@ -41,6 +44,11 @@ export class World {
       const events = new LeaseEvents()
       const client = memoryClient({ store: this.store, clock: this.clock, events, namespace: 'x' })
       const manager = new Manager({ client, clock: this.clock, events })
+      const pin = manager.pin.bind(manager)
+      manager.pin = async (...call) => {
+        await this.beforePin()
+        await pin(...call)
+      }
       return {
         kind: 'memory',
         address: 'memory',

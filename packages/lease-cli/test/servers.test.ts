@@ -1,6 +1,7 @@
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { expect } from 'chai'
-import { systemClock } from 'lease-core'
+import { Etcd3 } from 'etcd3'
+import { systemClock, traces, type WorkTrace } from 'lease-core'
 import { dynamodbClient } from 'lease-dynamodb'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -13,10 +14,12 @@ import {
   isMatrix,
   postgresTargets,
   redisTargets,
+  startEtcd,
   startRedis,
   startRedisSentinel,
   until,
   type Address,
+  type Etcd,
   type FreshDatabase,
   type Redis,
 } from 'lease-servers'
@@ -24,7 +27,7 @@ import type { Finding } from '#src/commands/doctor.ts'
 import { parseStoreUrl } from '#src/store-url.ts'
 import { LeaseRun } from './lease-run.ts'
 import { leaseHere } from './screen.ts'
-import { besides, dynamodbUrl, testServers, unique } from './stores.ts'
+import { besides, dynamodbUrl, etcdUrl, testServers, unique } from './stores.ts'
 
 const SECRET = 'geheim'
 const HOUR_MS = 3_600_000
@@ -95,6 +98,25 @@ describe('lease and the servers that a URL names', () => {
   })
 })
 
+describe('lease exec', () => {
+  const [, server] = testServers()
+
+  it('publishes its command as work under a lease, for spans', async () => {
+    const works: WorkTrace[] = []
+    const listen = (trace: unknown): void => void works.push(trace as WorkTrace)
+    traces.work.asyncEnd.subscribe(listen)
+    try {
+      const env = { LEASE_URL: (await server?.open()) ?? '', LEASE_NAMESPACE: unique() }
+      expect((await leaseHere(['exec', 'job', '--holder', 'bob', '--', 'true'], env)).code).to.equal(0)
+    } finally {
+      traces.work.asyncEnd.unsubscribe(listen)
+    }
+    expect(works).to.have.length(1)
+    expect(works[0]).to.include({ lease: 'job', holder: 'bob' })
+    expect(works[0]?.fencingToken).to.be.a('bigint')
+  })
+})
+
 describe('lease doctor', () => {
   let redis: Redis
 
@@ -136,6 +158,71 @@ describe('lease doctor', () => {
     await store.close()
   })
 })
+
+describe('a login that the server refuses', () => {
+  let redis: Redis
+  let etcd: Etcd
+
+  before(async () => {
+    redis = await startRedis({ appendonly: true, password: 'right' })
+    etcd = await startEtcd()
+    const driver = new Etcd3({ hosts: etcd.endpoints as string[] })
+    for (const name of ['root', 'app']) {
+      await driver.role(name).create()
+      if (name === 'app')
+        await driver.role(name).grant({ permission: 'Readwrite', range: driver.range({ prefix: 'lease/' }) })
+      await driver.user(name).create('right')
+      await driver.user(name).addRole(name)
+    }
+    await driver.auth.authEnable()
+    driver.close()
+  })
+  after(async () => {
+    await redis.stop()
+    await etcd.stop()
+  })
+
+  const wrong = 'user or password are wrong'
+  const none = 'the URL has none or no password'
+  for (const [title, url, advice] of [
+    ['postgres, a wrong password', () => withPassword(postgres?.passwordUrl, SECRET), wrong],
+    ['postgres, no password', () => withPassword(postgres?.passwordUrl, ''), none],
+    ['redis, a wrong password', () => redis.url.replace('right', SECRET), wrong],
+    ['redis, no password', () => `redis://127.0.0.1:${redis.port}`, none],
+    ['etcd, a wrong password', () => etcdWith(`app:${SECRET}`), wrong],
+    ['etcd, no password', () => etcdWith(undefined), none],
+  ] as const) {
+    it(`is called that, with 69, and is not tried again: ${title}`, async function () {
+      const address = url()
+      if (address === undefined) {
+        this.skip()
+        return
+      }
+      const env = { LEASE_URL: address, LEASE_NAMESPACE: unique() }
+      const { code, stderr } = await leaseHere(['list', '--retry'], env)
+      expect(stderr).to.contain('the server refused the login: ').and.to.contain(advice)
+      expect(stderr).to.not.contain('cannot reach')
+      expect(stderr).to.not.contain(SECRET)
+      expect(code).to.equal(69)
+    })
+  }
+
+  it('is none of a user of etcd who may use the prefix of the leases alone', async () => {
+    const env = { LEASE_URL: etcdWith('app:right'), LEASE_NAMESPACE: unique() }
+    expect(await leaseHere(['list'], env)).to.include({ code: 0, stderr: 'no lease is held\n' })
+  })
+
+  function etcdWith(login: string | undefined): string {
+    return etcdUrl(etcd.endpoints).replace('//', `//${login === undefined ? '' : `${login}@`}`)
+  }
+})
+
+function withPassword(url: string | undefined, password: string): string | undefined {
+  if (url === undefined) return undefined
+  const changed = new URL(url)
+  changed.password = password
+  return changed.href
+}
 
 if (postgres !== undefined) {
   describe('lease and a database of PostgreSQL', () => {

@@ -99,7 +99,7 @@ const POLL_EVERY_MS = 2_000
 /** @throws ErrNotValid with every problem */
 export function parseConsoleOptions(given: ConsoleOptions): ParsedConsoleOptions {
   const words = { needed: 'managers', example: '{ managers: { billing: manager } }' }
-  const options = new OptionReader(given, OPTIONS, words)
+  const options = new OptionReader(given, OPTIONS, { ...words, secret: ['managers'] })
   const { basePath = '', authorize, environment, onAction, pollEvery = POLL_EVERY_MS } = options.read
   const pollEveryMs = toMillis(pollEvery)
 

@@ -3,6 +3,7 @@
  * gets more than one page of 100,000 leases. Viewers who ask for the same page share the work.
  */
 import type { Info } from 'lease-core'
+import { instantsOf } from 'lease-core/adapter'
 
 /** One lease, as the page gets it. Instants are of the server's wall clock, in milliseconds since the epoch. */
 export interface LeaseRow {
@@ -120,13 +121,14 @@ export function rowOf(
   longestValue: number,
 ): LeaseRow {
   if (info === undefined) return { lease, pinnedBy }
-  const { holder, expiry, since, fencingToken, weight, value } = info
+  const { holder, fencingToken, weight, value } = info
+  const { expiryMs, sinceMs } = instantsOf(info)
   const isCut = value !== undefined && value.length > longestValue
   return {
     lease,
     holder,
-    sinceMs: since?.toMillis(),
-    expiresMs: expiry.toMillis(),
+    sinceMs,
+    expiresMs: expiryMs,
     fencingToken: String(fencingToken),
     weight,
     pinnedBy,
@@ -153,8 +155,8 @@ type Key = string | number | bigint | undefined
 const keys: Readonly<Record<SortKey, (entry: Entry) => Key>> = {
   lease: ({ lease }) => lease,
   holder: ({ info }) => info?.holder,
-  since: ({ info }) => info?.since?.toMillis(),
-  expires: ({ info }) => info?.expiry.toMillis(),
+  since: ({ info }) => info && instantsOf(info).sinceMs,
+  expires: ({ info }) => info && instantsOf(info).expiryMs,
   token: ({ info }) => info?.fencingToken,
 }
 

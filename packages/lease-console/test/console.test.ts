@@ -31,6 +31,7 @@ describe('the options of a console', () => {
       'managers.billing must be a Manager',
     )
     expect(problemsOf({ managers: { billing: 'redis://:password@host' } })).not.to.include('password')
+    expect(problemsOf({ managers: { password: 'geheim' } })).not.include('geheim')
   })
 
   it('are refused if everybody could revoke', async () => {

@@ -64,8 +64,11 @@ export class CompactingMap<V extends object> implements ReadonlyMap<string, V> {
     return this.entries()
   }
 
+  /** The fastest way through all: without an array of each entry. */
   forEach(tell: (value: V, key: string, map: ReadonlyMap<string, V>) => void): void {
-    for (const [key, value] of this) tell(value, key, this)
+    this.#entries.forEach((value, key) => {
+      if (value !== undefined) tell(value, key, this)
+    })
   }
 }
 

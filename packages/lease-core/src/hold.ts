@@ -117,7 +117,7 @@ export interface HoldHost {
   /** The Hold is over. `loss` is undefined after a release. */
   ended(hold: ManagedHold, loss: ErrLost | undefined): void
   /** @param sent an instant before a renewal was sent that failed */
-  retrying(hold: ManagedHold, cause: unknown, sent?: ClockReading): void
+  retrying(hold: ManagedHold, operation: 'renewal' | 'read', cause: unknown, sent?: ClockReading): void
   /** For those who listen. @param dueMs when it was due; undefined: it was not, or no longer */
   renewed(renewal: TermRenewal, dueMs: number | undefined): void
   /** The user has let go of a Hold that was over. */
@@ -294,7 +294,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
       },
       (error: unknown) => {
         if (this.#over !== undefined) return
-        this.host.retrying(this, error)
+        this.host.retrying(this, 'read', error)
         const now = this.host.terms.now()
         this.#rereadAtMs = this.#retryAtMs(now.monotonicMs, ++this.#failedReads)
         this.#schedule(now)
@@ -384,7 +384,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     this.#renewal = undefined
     this.#failures++
     this.#renewAtMs = this.#retryAtMs(nowMs, this.#failures)
-    this.host.retrying(this, cause, sent)
+    this.host.retrying(this, 'renewal', cause, sent)
   }
 
   #retryAtMs(nowMs: number, failures: number): number {

@@ -257,15 +257,24 @@ export class LeaseState implements Info, Holding, TermAware {
   }
 
   /** Follows a wall clock that was set since; less than a few milliseconds apart is the grain of the clocks. */
-  get expiry(): DateTime {
+  get expiryMs(): number {
     const now = this.#context.time.read()
     const asSeenMs = this.seen.wallMs + lapseWindowMs(this.remainingMs)
     const asOfNowMs = now.wallMs + this.lapsesInMs(now)
-    return DateTime.fromMillis(Math.ceil(Math.abs(asOfNowMs - asSeenMs) > GRAIN_MS ? asOfNowMs : asSeenMs))
+    return Math.ceil(Math.abs(asOfNowMs - asSeenMs) > GRAIN_MS ? asOfNowMs : asSeenMs)
+  }
+
+  get expiry(): DateTime {
+    return DateTime.fromMillis(this.expiryMs)
+  }
+
+  get sinceMs(): number | undefined {
+    return this.ageMs === undefined ? undefined : Math.floor(this.seen.wallMs - this.ageMs)
   }
 
   get since(): DateTime | undefined {
-    return this.ageMs === undefined ? undefined : DateTime.fromMillis(Math.floor(this.seen.wallMs - this.ageMs))
+    const { sinceMs } = this
+    return sinceMs === undefined ? undefined : DateTime.fromMillis(sinceMs)
   }
 
   get trapdoor(): Trapdoor {
@@ -296,6 +305,12 @@ export class LeaseState implements Info, Holding, TermAware {
   unpinnedVersion(now: ClockReading): string | undefined {
     return this.lapsesInMs(now) < 0 ? this.version : undefined
   }
+}
+
+/** Until when a lease may be valid and since when it has been held, as `Info` says it, in milliseconds: a DateTime for each of 100,000 leases takes long. */
+export function instantsOf(info: Info): { readonly expiryMs: number; readonly sinceMs: number | undefined } {
+  if (info instanceof LeaseState) return info
+  return { expiryMs: info.expiry.toMillis(), sinceMs: info.since?.toMillis() }
 }
 
 showAs(LeaseState, 'Info', ['holder', 'expiry', 'fencingToken', 'value', 'pinned', 'since', 'weight'])

@@ -321,7 +321,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       await this.#client.refresh()
       for (const term of [...this.#terms.held()]) this.#reconcile(term)
       const held = new Map<string, Info>()
-      for (const [lease, info] of this.#client.leases()) if (!hasLapsed(info, this.#clock)) held.set(lease, info)
+      this.#client.leases().forEach((info, lease) => {
+        if (!hasLapsed(info, this.#clock)) held.set(lease, info)
+      })
       return held
     })
   }
@@ -787,7 +789,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       renew: (term, asked) => this.#calls.start(undefined, () => this.#renew(term, asked)),
       ended: (hold, loss) => this.#ended(hold, loss),
       isExclusive: ({ term }) => this.#calls.start(undefined, () => this.#isExclusive(term)),
-      retrying: ({ lease }, cause, sent) => this.#reports.retrying(lease, 'renewal', cause, sent),
+      retrying: ({ lease }, operation, cause, sent) => this.#reports.retrying(lease, operation, cause, sent),
       renewed: (renewal, dueMs) => this.#reports.renewed(renewal, dueMs),
       letGo: (hold) => this.#reports.letGo(hold),
     }

@@ -222,7 +222,7 @@ export class OptionReader<O extends object = object> {
   }
 
   #shown(name: string, value: unknown): unknown {
-    const isShown = typeof value !== 'string' || !this.#secret.includes(name)
+    const isShown = typeof value !== 'string' || !this.#secret.includes(name.split('.', 1)[0] as string)
     return isShown ? value : disclosed(value, { byKind: true }).value
   }
 }

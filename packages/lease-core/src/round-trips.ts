@@ -12,7 +12,16 @@ import type { LeaseStates } from './lease-states.ts'
 import { countedOf } from './share.ts'
 import { SharedReads } from './shared-reads.ts'
 import { LostCall, type StoreLink } from './store-link.ts'
-import { failsFor, unknown, type Call, type Op, type ReleaseOp, type Substrate, type Verdict } from './substrate.ts'
+import {
+  failsFor,
+  unknown,
+  type Call,
+  type Holding,
+  type Op,
+  type ReleaseOp,
+  type Substrate,
+  type Verdict,
+} from './substrate.ts'
 import { traced, traces, type ApplyTrace } from './tracing.ts'
 
 /** How often a request whose outcome is unknown is sent in all. */
@@ -79,10 +88,15 @@ export class RoundTrips {
         const holdings = await this.ask(what, (call) => substrate.read(asked, call, watch))
         const now = time.read()
         const unclear: string[] = []
-        for (const lease of asked ?? new Set([...states.view.keys(), ...holdings.keys()])) {
-          if (!states.learn(lease, holdings.get(lease), { question, now })) unclear.push(lease)
+        const answer = { question, now }
+        const learn = (lease: string, holding: Holding | undefined): void => {
+          if (!states.learn(lease, holding, answer)) unclear.push(lease)
         }
-        if (asked === undefined) states.complete()
+        if (asked === undefined) {
+          holdings.forEach((holding, lease) => learn(lease, holding))
+          states.view.forEach((_, lease) => holdings.has(lease) || learn(lease, undefined))
+          states.complete()
+        } else for (const lease of asked) learn(lease, holdings.get(lease))
         if (unclear.length === 0) return
         open = unclear
         toWatch = toWatch.filter((lease) => unclear.includes(lease))

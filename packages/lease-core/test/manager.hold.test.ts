@@ -217,6 +217,23 @@ describe('Manager.hold: a claim kept alive', () => {
     await bench.manager.stop()
   })
 
+  it('a read after a hint that fails is reported as a read, and no renewal', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    const told: string[] = []
+    bench.manager.events.subscribe((event) => {
+      if (event.type === 'retrying') told.push(event.operation)
+    })
+    const away = bench.wire.reject(new Error('away'), { kind: 'read' })
+    bench.wire.emit({ kind: 'vacated', lease: 'db' })
+    await bench.clock.advance(5_000)
+    expect(new Set(told)).to.deep.equal(new Set(['read']))
+    away.heal()
+    await bench.clock.advance(20_000)
+    expect(hold.held).to.equal(true)
+    await bench.manager.stop()
+  })
+
   it('a renewal finds out that the term is over: the hold is lost before it rejects', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const other = bench.other()

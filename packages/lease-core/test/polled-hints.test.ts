@@ -280,6 +280,35 @@ describe('hints that are read', () => {
     hints.delete(listener)
   })
 
+  it('report a term that came and went, one that another one replaced, and a new value', async () => {
+    const valued = (value: string): Sight => {
+      const term = { holder: 'a', version: 'e', durationMs: 9_000, untilMs: 0, nonce: 'n', value, weight: undefined }
+      return sightOf({ ...ABSENT, version: value, fencingToken: 4n, term })
+    }
+    const hints = watching('l')
+    const states = [VACATED, lease(2n), lease(3n, 'a'), lease(4n, 'a'), valued('one'), valued('two'), valued('two')]
+    const news: (string | undefined)[] = []
+    for (const state of states) {
+      heard = []
+      store.set('l', state)
+      await pass(6)
+      news.push(kinds().at(-1))
+    }
+    expect(news).to.deep.equal(['vacated', 'vacated', 'changed', 'changed', 'changed', 'changed', undefined])
+    hints.delete(listener)
+  })
+
+  it('read within a second for a waiter that has become one of the first two', async () => {
+    const hints = waiting(3, 3)
+    await pass(60)
+    hints.left('l', 3)
+    hints.waits('l', { place: 3, weight: 1 }, sightOf({ ...ABSENT, queue: [ticket(3)] }))
+    looks = []
+    await pass(1.1)
+    expect(looks.length).to.be.at.least(1)
+    hints.delete(listener)
+  })
+
   it('notify a waiter for shares when there is room for the first, and when it waits in vain', async () => {
     const share = (name: string): readonly [string, LeaseRecord] => [
       name,

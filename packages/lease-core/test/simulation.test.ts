@@ -9,7 +9,7 @@ import { settingsOf } from './simulation/settings.ts'
 import { tester } from './simulation/tester.ts'
 
 /** CPU time for each set of seeds, in milliseconds: what a slow machine leaves out, another run makes up for. */
-const CPU_MS = 3_000
+const CPU_MS = 1_500
 
 describe('simulation', () => {
   it('the promises hold for a fixed set of seeds', async () => {

@@ -1,5 +1,5 @@
 /** The set-up as text, for those who keep it in files. */
-import { notValid } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import { EXPIRES, HASH, RANGE, SCHEMA } from './layout.ts'
 import { brokenTableRule } from './options.ts'
 
@@ -17,8 +17,8 @@ export interface PolicyOptions extends TableName {
 }
 
 /** Returns the table as a template of CloudFormation, as JSON. @throws ErrNotValid */
-export function cloudFormation({ table }: TableName): string {
-  checkTable(table)
+export function cloudFormation(options: TableName): string {
+  const { table } = checked(options, ['table'])
   const template = {
     AWSTemplateFormatVersion: '2010-09-09',
     Resources: {
@@ -38,8 +38,8 @@ export function cloudFormation({ table }: TableName): string {
 }
 
 /** Returns the table as a resource of Terraform. @throws ErrNotValid */
-export function terraform({ table }: TableName): string {
-  checkTable(table)
+export function terraform(options: TableName): string {
+  const { table } = checked(options, ['table'])
   return `resource "aws_dynamodb_table" "leases" {
   name         = "${table}"
   billing_mode = "PAY_PER_REQUEST"
@@ -76,14 +76,23 @@ const ACTIONS = [
 ]
 
 /** Returns the least rights of a process that uses leases, as an IAM policy. To create the table needs more. @throws ErrNotValid */
-export function iamPolicy({ table, region = '*', account = '*' }: PolicyOptions): string {
-  checkTable(table)
+export function iamPolicy(options: PolicyOptions): string {
+  const { table, region = '*', account = '*' } = checked(options, ['table', 'region', 'account'])
   const resource = table.startsWith('arn:') ? table : `arn:aws:dynamodb:${region}:${account}:table/${table}`
   const statement = { Sid: 'Leases', Effect: 'Allow', Action: ACTIONS, Resource: resource }
   return JSON.stringify({ Version: '2012-10-17', Statement: [statement] }, undefined, 2)
 }
 
-function checkTable(table: string): void {
-  const rule = brokenTableRule(table)
-  if (rule !== undefined) throw notValid([{ argument: 'table', rule, value: table }])
+function checked<O extends PolicyOptions>(given: O, known: readonly string[]): O {
+  const options = new OptionReader(given, known, { needed: 'table', example: "{ table: 'leases' }" })
+  const { table, region, account } = options.read
+  options.fault('table', brokenTableRule(table))
+  options.must('region', region === undefined || isWord(region), "must be a region, such as 'eu-west-1', or '*'")
+  options.must('account', account === undefined || isWord(account), "must be the number of an account, or '*'")
+  options.finish()
+  return options.read
+}
+
+function isWord(value: unknown): boolean {
+  return typeof value === 'string' && /^[a-z\d-]+$|^\*$/.test(value)
 }

@@ -68,6 +68,11 @@ describe('the options of lease-dynamodb', () => {
     expect(problemsOf(error)).to.have.keys('client', 'table', 'more')
     for (const text of [cloudFormation, terraform, iamPolicy]) {
       expect(thrownBy(() => text({ table: '"; drop' }))).to.have.keys('table')
+      for (const nothing of [undefined, null, 'leases']) {
+        const thrown = thrownBy(() => text(nothing as unknown as { table: string }))
+        expect(Object.values(thrown).join()).to.contain("{ table: 'leases' }")
+      }
     }
+    expect(thrownBy(() => iamPolicy({ table: 'leases', region: '' }))).to.have.keys('region')
   })
 })

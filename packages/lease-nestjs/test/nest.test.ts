@@ -1,7 +1,8 @@
 import { Controller, Get, Injectable, Module, type INestApplicationContext, type Type } from '@nestjs/common'
 import { NestFactory } from '@nestjs/core'
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrNotValid, ErrStopped, Manager, MemoryStore, memoryClient } from 'lease-core'
+import { ErrClaimDenied, ErrNotValid, ErrStopped, Manager, MemoryStore, memoryClient, traces } from 'lease-core'
+import type { WorkTrace } from 'lease-core'
 import { FakeLeases, TestClock, track } from 'lease-core/testing'
 import { until } from 'lease-servers'
 import { currentLease, Lease, LeaseModule, type LeaseOptions } from 'lease-nestjs'
@@ -98,8 +99,13 @@ describe('LeaseModule', () => {
 
   it('a decorated method runs under the lease that its arguments name, in one process at a time', async () => {
     const [here, there] = [await started(), await started()].map((application) => application.get(Orders))
+    const works: unknown[] = []
+    const listen = (trace: unknown): void => void works.push((trace as WorkTrace).lease)
+    traces.work.start.subscribe(listen)
     const shipping = here?.ship('1', 2)
     await whenRan(1)
+    traces.work.start.unsubscribe(listen)
+    expect(works, 'for spans').to.deep.equal(['order/1'])
     await fails(there?.ship('1', 3), ErrClaimDenied)
     const other = there?.ship('2', 3)
     gate.open()

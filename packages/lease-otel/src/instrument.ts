@@ -1,4 +1,4 @@
-import { metrics, trace, type MeterProvider, type TracerProvider } from '@opentelemetry/api'
+import { diag, metrics, trace, type MeterProvider, type TracerProvider } from '@opentelemetry/api'
 import { OptionReader } from 'lease-core/adapter'
 import { startMetrics, type MetricsOptions } from './metrics.ts'
 import { startSpans, type SpansOptions } from './spans.ts'
@@ -43,7 +43,8 @@ const OPTIONS: readonly (keyof InstrumentOptions)[] = [
 
 /**
  * Makes metrics and spans of all managers and clients of this process, from now on. Call it before the first claim: a Hold that began earlier
- * is not counted. A second instrumentation counts everything a second time.
+ * is not counted. While it runs, another call counts nothing a second time: per meter provider there is one set of metrics, per tracer provider
+ * one set of spans, those of the first call.
  *
  * It never throws into the library: what fails is reported to the diagnostics of OpenTelemetry (`diag`).
  *
@@ -56,15 +57,29 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   const { read } = reader
   const { meterProvider = metrics, tracerProvider = trace, groupOf, names = [], hash = false } = read
   const ends: (() => void)[] = []
-  if (read.metrics !== false) {
+  if (read.metrics !== false && isFirst(meterProvider, 'metrics', ends)) {
     const meter = meterProvider.getMeter('lease-otel', VERSION)
     ends.push(startMetrics({ ...(read.metrics === true ? {} : read.metrics), meter, groupOf, names }))
   }
-  if (read.spans !== false) {
+  if (read.spans !== false && isFirst(tracerProvider, 'spans', ends)) {
     const tracer = tracerProvider.getTracer('lease-otel', VERSION)
     ends.push(startSpans({ ...(read.spans === true ? {} : read.spans), tracer, hash }))
   }
   return { stop: () => ends.splice(0).forEach((end) => end()) }
+}
+
+/** The providers that have an instrumentation. */
+const running = { metrics: new Set<object>(), spans: new Set<object>() }
+
+/** Whether nobody else does it for this provider. */
+function isFirst(provider: object, kind: keyof typeof running, ends: (() => void)[]): boolean {
+  if (running[kind].has(provider)) {
+    diag.warn(`lease-otel: instrument() was called before for this provider: its ${kind} are those of the first call`)
+    return false
+  }
+  running[kind].add(provider)
+  ends.push(() => void running[kind].delete(provider))
+  return true
 }
 
 function check(options: OptionReader<InstrumentOptions>): void {

@@ -47,6 +47,27 @@ describe('instrument', () => {
     expect(() => countLeases({} as never)).to.throw(ErrNotValid, 'must be a Manager')
   })
 
+  it('counts nothing twice when it is called twice for one provider, and says so', async () => {
+    const telemetry = new Telemetry()
+    const told: string[] = []
+    const ignore = (): void => {}
+    const logger = { error: ignore, info: ignore, debug: ignore, verbose: ignore }
+    diag.setLogger({ ...logger, warn: (message) => void told.push(message) }, DiagLogLevel.WARN)
+    const { meterProvider, tracerProvider } = telemetry
+    const second = instrument({ meterProvider, tracerProvider })
+    diag.disable()
+    const { manager } = new Bench()
+    await manager.claim('db', 'a', 30_000)
+    expect((await telemetry.points('lease.claim.duration')).map(({ value }) => value)).to.deep.equal([1])
+    expect(telemetry.spanExporter.getFinishedSpans().filter(({ name }) => name === 'lease.claim')).to.have.length(1)
+    expect(told.join()).to.contain('instrument() was called before')
+    second.stop()
+    await manager.claim('db', 'a', 30_000)
+    expect((await telemetry.points('lease.claim.duration')).map(({ value }) => value)).to.deep.equal([1, 1])
+    await manager.stop()
+    telemetry.stop()
+  })
+
   it('takes the global providers of the API unless others are given', async () => {
     metrics.disable()
     trace.disable()

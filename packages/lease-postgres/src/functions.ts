@@ -688,18 +688,19 @@ const named = ({ lease }: Tables, condition: string): string => `unnest($2) AS r
 /** The same of all leases of the namespace. $1 namespace. */
 function readingAll(tables: Tables, name: string, fields: Fields, condition: string): DatabaseFunction {
   const rows = `${tables.lease} l WHERE l.ns = $1 AND ${condition}`
-  return defineText(tables, name, ['text'], answering(fields, rows), [])
+  return defineText(tables, name, ['text'], answering(fields, rows, 'json_agg'), [])
 }
 
 type Fields = Readonly<Record<string, string>>
+type Collect = Parameters<typeof answers>[1]
 
-const answer = (fields: Fields, rows: string): string => `concat('[', ${micros}, ',', (
-    SELECT ${answers(fields)} FROM ${rows}
+const answer = (fields: Fields, rows: string, collect?: Collect): string => `concat('[', ${micros}, ',', (
+    SELECT ${answers(fields, collect)} FROM ${rows}
   ), ']')`
 
-const answering = (fields: Fields, rows: string): string => `BEGIN
+const answering = (fields: Fields, rows: string, collect?: Collect): string => `BEGIN
   IF pg_is_in_recovery() THEN RETURN NULL; END IF;
-  RETURN ${answer({ name: 'l.name', ...fields }, rows)};
+  RETURN ${answer({ name: 'l.name', ...fields }, rows, collect)};
 END`
 
 /**

@@ -5,7 +5,7 @@ import type { PostgresSubstrate } from 'lease-postgres'
 import { claim, expire, extend, grant, newCall, pin, readOne, release, settle, unique, unpin } from 'lease-scenes'
 import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
-for (const target of postgresTargets()) {
+for (const [index, target] of postgresTargets().entries()) {
   describe(`the operations, on ${target.name}`, () => {
     let setting: Setting
     let substrate: PostgresSubstrate
@@ -435,6 +435,24 @@ for (const target of postgresTargets()) {
         expect(seen.get(leases[index] ?? ''), text).to.include({ holder: text, value: text })
       }
     })
+
+    // Once is enough: what it is about is not of the server.
+    if (index === 0) {
+      it('a namespace of 150,000 leases is read, though a call takes no such number of arguments', async () => {
+        const large = setting.substrate()
+        await grant(large, claim(name, 'a', 600_000))
+        await setting.pool.query(
+          `INSERT INTO lease (ns, name, holder, nonce, token, expiry)
+           SELECT ns, name || n, holder, nonce, token, expiry FROM lease CROSS JOIN generate_series(2, 150000) AS n
+           WHERE name = $1`,
+          [name],
+        )
+        const holdings = await large.read(undefined, newCall())
+        expect(holdings.size).to.equal(150_000)
+        expect(holdings.get(`${name}150000`)).to.include({ holder: 'a', pinned: false })
+        await setting.pool.query('DELETE FROM lease WHERE name ^@ $1', [name])
+      })
+    }
 
     it('a namespace sees only its own', async () => {
       const other = setting.substrate()

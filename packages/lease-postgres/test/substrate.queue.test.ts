@@ -27,7 +27,7 @@ noneUnheard()
 /** So long that nobody finds out by itself. */
 const longMs = 600_000
 /** How often somebody registers while the lease is released. */
-const ROUNDS = enough(100)
+const ROUNDS = enough(40)
 
 let clients = 0
 /** As `newCall`, of a client of its own. */

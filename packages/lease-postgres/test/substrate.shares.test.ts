@@ -36,7 +36,7 @@ noneUnheard()
 /** So long that nothing lapses by itself. */
 const longMs = 600_000
 /** How often something is tried whose outcome is a matter of luck. */
-const ROUNDS = enough(60)
+const ROUNDS = enough(24)
 
 interface Wants extends Partial<Omit<ClaimOp, 'share'>> {
   readonly weight?: number

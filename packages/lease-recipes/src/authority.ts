@@ -362,15 +362,15 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     }
   }
 
-  #acquire(signal: AbortSignal, wait: boolean): Promise<Hold> {
+  async #acquire(signal: AbortSignal, wait: boolean): Promise<Hold> {
     const { lease, holder } = this
-    return this.#manager.hold(lease, holder, {
-      duration: this.#ttlMs,
-      renewEvery: false,
-      value: this.#value,
-      wait,
-      signal,
-    })
+    const options = { duration: this.#ttlMs, renewEvery: false, value: this.#value, wait, signal } as const
+    for (;;) {
+      const hold = await this.#manager.hold(lease, holder, options)
+      if (hold.held || signal.aborted) return hold
+      // Lost before it could be relied on, for instance in a pause: nobody hears of it, and it is claimed again.
+      await hold.release().catch(() => {})
+    }
   }
 
   /** Makes the Hold the present term, unless the candidacy has ended. */

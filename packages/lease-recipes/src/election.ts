@@ -365,6 +365,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
         throw error
       }
       if (signal.aborted) return giveBack(hold)
+      if (!hold.held) return giveBack(hold) // lost before it could lead, for instance in a pause: it competes again
       const reason = await this.#lead(run, hold)
       if (reason === 'resigned') await this.#giveWay(signal)
     })

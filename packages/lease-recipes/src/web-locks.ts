@@ -12,7 +12,7 @@
  *
  * After the Web Locks API of the W3C (https://w3c.github.io/web-locks/).
  */
-import { ErrClaimDenied, MAX_CAPACITY, onAbort, uniqueHolder } from 'lease-core'
+import { ErrClaimDenied, MAX_CAPACITY, onAbort, throwIfAborted, uniqueHolder } from 'lease-core'
 import type { Hold, Manager } from 'lease-core'
 import { OptionReader } from 'lease-core/adapter'
 import type { DurationLike } from 'luxon'
@@ -122,7 +122,7 @@ class LeaseLocks implements WebLocks {
   async request<T>(name: string, ...rest: readonly unknown[]): Promise<Awaited<T>> {
     const [given, callback] = rest.length < 2 ? [{}, rest[0]] : rest
     const { mode, ifAvailable, steal, signal, lease } = this.#checked(name, given, callback)
-    signal?.throwIfAborted()
+    throwIfAborted(signal)
     const hold = await this.#take(lease, { name, mode, wait: !ifAvailable && !steal, steal, signal })
     return this.#work(hold, { name, mode }, callback as Callback<Awaited<T>>)
   }
@@ -195,21 +195,15 @@ class LeaseLocks implements WebLocks {
   ): Promise<T> {
     if (hold === undefined) return callback(null)
     const { signal, fencingToken } = hold
+    const loss = (): DOMException =>
+      new DOMException(`the lock "${name}" was stolen or lost`, { name: 'AbortError', cause: signal.reason as unknown })
     let stopListening = (): void => {}
     const lost = new Promise<never>((_, reject) => {
-      const end = (): void => {
-        reject(
-          new DOMException(`the lock "${name}" was stolen or lost`, {
-            name: 'AbortError',
-            cause: signal.reason as unknown,
-          }),
-        )
-      }
-      if (signal.aborted) end()
-      else stopListening = onAbort(signal, end)
+      stopListening = onAbort(signal, () => reject(loss()))
     })
     lost.catch(() => {}) // the callback may settle first
     try {
+      if (!hold.held) throw loss() // since the grant, for instance in a pause of the process
       return await Promise.race([lost, (async () => callback({ name, mode, signal, fencingToken }))()])
     } finally {
       stopListening()

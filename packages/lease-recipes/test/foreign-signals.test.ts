@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { Manager, memoryClient, MemoryStore, uniqueHolder } from 'lease-core'
 import { TestClock, track } from 'lease-core/testing'
-import { FailOpenLock, holdAll, Once, ReadWriteLock, using, withLease } from 'lease-recipes'
+import { FailOpenLock, holdAll, Once, ReadWriteLock, using, webLocks, withLease } from 'lease-recipes'
 
 /** As a polyfill's, and that of jsdom: no instance of Node's class, and without `throwIfAborted`. */
 class ForeignSignal {
@@ -65,8 +65,10 @@ describe('Signals that are not those of Node', () => {
       withLease(manager, 'db', { duration: 30_000, wait: true, signal }, () => 'done'),
       holdAll(manager, ['a', 'db'], uniqueHolder(), options),
       once.run('db', () => 'done', { wait: true, signal }),
+      webLocks(manager).request('db', { signal }, () => 'done'),
     ]
     const rival = await manager.hold('db', 'rival', { duration: 30_000 })
+    const inside = track(webLocks(manager).request('db', () => new Promise(() => {})))
     const work = new AbortController()
     const running = track(
       once.run('db', () => new Promise((resolve) => work.signal.addEventListener('abort', resolve))),
@@ -85,7 +87,11 @@ describe('Signals that are not those of Node', () => {
     for (const late of begin()) waits.push(track(late))
     await clock.settle()
     expect(new Set(waits.map(({ error }) => error))).to.deep.equal(new Set([reason]))
-    expect([...(await manager.leases()).keys()]).to.have.members(['db', 'once/db'])
+    expect([...(await manager.leases()).keys()].map((name) => name.split('#')[0])).to.have.members([
+      'db',
+      'once/db',
+      'weblocks/db',
+    ])
     await new Promise((resolve) => setImmediate(resolve))
     process.off('warning', onWarning)
     expect(warnings).to.deep.equal([])
@@ -93,6 +99,7 @@ describe('Signals that are not those of Node', () => {
     await running.promise
     await rival.release()
     await manager.stop()
+    await inside.promise.catch(() => {})
   })
 
   it('a signal that many calls share causes no warning', async () => {

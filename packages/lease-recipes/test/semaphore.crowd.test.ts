@@ -7,9 +7,9 @@ import { Bench, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
 for (const store of stores('etcd')) {
-  const grants = store.exact ? 400 : enough(60)
+  const grants = store.exact ? enough(100) : enough(40)
   /** Fewer where administrators wait for permits to end. */
-  const grantsWhileChanging = store.exact ? 200 : enough(40)
+  const grantsWhileChanging = store.exact ? enough(50) : enough(20)
 
   describe(`Semaphore, a crowd, on ${store.name}`, () => {
     let bench: Bench

@@ -85,7 +85,7 @@ describe('Semaphore: options and small print', () => {
   })
 
   it('one process waits at thousands of semaphores, each post by itself', async () => {
-    const count = enough(1_000)
+    const count = enough(300)
     const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency: 1 })
     const own = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
     const [theirs, ours] = [semaphores(), semaphores({ manager: own })]
@@ -133,7 +133,7 @@ describe('Semaphore: options and small print', () => {
       const from = served.length
       const sum = (): number => wires.reduce((total, { counts }) => total + counts.roundTrips, 0)
       const before = sum()
-      await clock.advance(enough(2_000))
+      await clock.advance(enough(1_500))
       const handOvers = served.length - from
       // What is under way at both ends is counted once.
       expect(sum() - before, `requests for ${handOvers} hand-overs, ${posters} posters, n = ${n}`).to.be.at.most(

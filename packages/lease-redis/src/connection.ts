@@ -109,14 +109,15 @@ const advice: Readonly<Record<string, string>> = {
   MISCONF: 'the server cannot save to its disk and therefore refuses to write',
   CLUSTERDOWN: 'the Cluster is down: not every slot has a master in reach',
   TRYAGAIN: 'the slot of the leases is being moved to another node',
-  MOVED: 'the server is a node of a Cluster: pass a Cluster of ioredis instead of a single connection',
+  MOVED:
+    'the server is a node of a Cluster: pass a Cluster of ioredis or createCluster({ rootNodes }) of redis instead of a single connection',
   NOSCRIPT: 'the server forgot the script at the moment it was sent',
   BUSY: 'the server is busy with a script that does not end (SCRIPT KILL)',
   ECONNREFUSED: 'nothing listens at the address of the server: is it running?',
   ENOTFOUND: 'the host name of the server cannot be resolved',
 }
 
-const NOT_OPEN = 'the client of node-redis is not connected, or was closed: await redis.connect() first'
+export const NOT_OPEN = 'the client of node-redis is not connected, or was closed: await redis.connect() first'
 const LISTENS = 'this connection is in subscriber mode: pass another one'
 const OLD_SERVER = 'the server lacks what leases need: is it Redis 7 or later?'
 

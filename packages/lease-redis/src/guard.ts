@@ -305,7 +305,10 @@ async function watch(connection: RedisPrivateConnection, terms: readonly Guarded
 /** @throws ErrTrapdoor this connection would not keep what it promises by WATCH */
 function checkWatchable(connection: RedisPrivateConnection, terms: readonly GuardedTerm[]): void {
   if (!hasMethods(connection, 'watch', 'unwatch', 'eval', 'evalsha') || isPipeline(connection)) {
-    throw notUnderstood(terms, 'pass a RedisGuard, or a connection of its own to be watched (a Redis of ioredis)')
+    throw notUnderstood(
+      terms,
+      'pass a RedisGuard, or a connection of its own to be watched (a Redis of ioredis, a client of node-redis)',
+    )
   }
   if (connection.isCluster === true) {
     throw trapdoor('a Cluster cannot be watched: use run(), or transaction() with the node of the slot', terms)

@@ -125,9 +125,10 @@ class OverClient extends OverScripting implements RedisDuplicable {
     return { db: database, keyPrefix: keyPrefix?.toString() }
   }
 
-  /** `end`: its owner has closed it. */
+  /** `end`: its owner has closed it. `wait`: its owner has not connected it yet. */
   get status(): string {
     if (this.#hasEnded) return 'end'
+    if (this.#client.isOpen !== true) return 'wait'
     return this.#client.isReady === true ? 'ready' : 'connecting'
   }
 

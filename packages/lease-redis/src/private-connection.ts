@@ -5,6 +5,7 @@
  */
 import { ErrTrapdoor, hasMethods } from 'lease-core'
 import type { RedisPrivateOverrides, RedisTransactional } from './driver.ts'
+import { NOT_OPEN } from './connection.ts'
 import { SENTINEL_TIMEOUT_MS } from './listener.ts'
 
 type Private = ReturnType<RedisTransactional<unknown>['duplicate']>
@@ -35,12 +36,18 @@ export function privateOf(
     throw new ErrTrapdoor(message, { lease, holder })
   }
   if ((connection as { readonly isCluster?: unknown } | null)?.isCluster === true) {
-    refuse('a Cluster cannot be watched: pass the node of the slot, one of cluster.nodes(), or use run()')
+    refuse(
+      'a Cluster cannot be watched: pass the node of the slot (one of cluster.nodes() of ioredis, cluster.nodeClient(…) of node-redis), or use run()',
+    )
   }
   if (!hasMethods(connection, 'duplicate', 'multi', 'on', 'off')) {
-    refuse('this is not a connection that shows how to make another: pass a Redis of ioredis, or use run()')
+    refuse(
+      'this is not a connection that shows how to make another: pass a Redis of ioredis or a client of node-redis, or use run()',
+    )
   }
   if (connection.status === 'end') refuse('this connection is closed')
+  // One of ioredis connects by itself, and can be closed before it has; one of node-redis cannot, and its companion would stay.
+  if (connection.status === 'wait' && !hasMethods(connection, 'disconnect')) refuse(NOT_OPEN)
   const known = privates.get(connection)
   if (known !== undefined) return known
   const own = connection.duplicate(overrides)

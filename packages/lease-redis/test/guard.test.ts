@@ -3,7 +3,7 @@ import { Cluster, type ChainableCommander, type Redis } from 'ioredis'
 import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from 'lease-core'
 import type { Holding } from 'lease-core/adapter'
 import { whileLive } from 'lease-core/testing'
-import { redisTargets, startProxy, startRedis } from 'lease-servers'
+import { redisTargets, startProxy, startRedis, until } from 'lease-servers'
 import { RedisGuard, RedisSubstrate } from 'lease-redis'
 import { caught, claim, grant, pin, settle, unique } from 'lease-scenes'
 import { extendOf, LASTING_MS, openSetting, releaseOf, unpinOf, untilLapsed, type Setting } from './setting.ts'
@@ -391,6 +391,18 @@ for (const target of redisTargets('server')) {
         await settle(substrate, await releaseOf(substrate, name, 'a'))
         expect(await caught(breaking.multi().set(own, 'x').exec())).to.be.instanceOf(Error)
         expect(await setting.redis.exists(own)).to.equal(0)
+      })
+
+      it('with `maxRetriesPerRequest: 0` a script whose answer is lost is not sent again, and rejects', async () => {
+        await using proxy = await startProxy(setting.url)
+        const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
+        const cautious = setting.connect({ maxRetriesPerRequest: 0, retryStrategy: () => 1 }, proxy.url(setting.url))
+        const increase = (): Promise<unknown> => guard.run(cautious, `return redis.call('INCR', KEYS[1])`, [own])
+        expect(await increase()).to.equal(1)
+        void proxy.cutAfterRequest(1, /evalsha/i)
+        expect(await caught(increase())).to.be.instanceOf(Error)
+        await until('it to be connected again', () => cautious.status === 'ready')
+        expect(await cautious.get(own)).to.equal('2')
       })
 
       it('a connection that reconnects by itself is refused: it would write all the same', async () => {

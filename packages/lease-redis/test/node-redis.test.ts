@@ -153,6 +153,26 @@ for (const [name, driver] of Object.entries(drivers)) {
         expect(wait).to.be.instanceOf(ErrUnknown).with.property('reason', 'set-up')
       })
 
+      it('not yet connected, it is refused by a guarded transaction, and no connection is opened beside it', async () => {
+        const redis = await connected()
+        const manager = managerOf({ redis, namespace: unique('driver'), listen: false })
+        const guard = new RedisGuard()
+        await (await manager.claim('l', 'one', LASTING_MS)).check(guard)
+        const fresh = driver.createClient({ url: target.url })
+        let made = 0
+        const duplicate = fresh.duplicate.bind(fresh)
+        fresh.duplicate = ((...args: Parameters<typeof duplicate>) => {
+          made++
+          return duplicate(...args)
+        }) as typeof fresh.duplicate
+        const refused = await caught(guard.transaction(fresh, (multi) => void multi.incr('own')))
+        expect(refused).to.be.instanceOf(ErrTrapdoor)
+        expect(String(refused)).to.contain('await redis.connect() first')
+        expect(made).to.equal(0)
+        const other = await caught(guard.transaction({} as never, () => {}))
+        expect(String(other)).to.contain('a client of node-redis')
+      })
+
       it('a transaction of it is no connection, and a URL is refused without being shown', async () => {
         const redis = await connected()
         expect(() => redisClient({ redis: redis.multi() as never, namespace: 'n' })).to.throw(

@@ -10,13 +10,13 @@ import {
   type Substrate,
   type Verdict,
 } from 'lease-core/adapter'
-import { until } from 'lease-servers'
+import { enough, until } from 'lease-servers'
 import { it } from 'mocha'
 import { newCall, sleep, unique } from './words.ts'
 
 const HOLDERS = ['a', 'b', 'c', 'd', 'e']
 const CLIENTS = ['client-one--', 'client-two--', 'client-three']
-const ROUNDS = 4
+const ROUNDS = enough(2)
 const STEPS = 250
 /** Longer than a test takes. */
 const LASTING_MS = 60_000

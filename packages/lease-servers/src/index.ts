@@ -45,3 +45,11 @@ export { type RedisClusterTarget, type RedisServerTarget, type RedisTarget, redi
 export { type Redis, type RedisOptions, type RedisOrigin, startRedis } from './redis.ts'
 export { type Address, redisCommand, redisCommands, type RespValue } from './resp.ts'
 export { askedServers, provideTargets, Servers } from './targets.ts'
+export {
+  type Authority,
+  type Certificate,
+  startAuthority,
+  startTlsFront,
+  type TlsFront,
+  type TlsFrontOptions,
+} from './tls.ts'

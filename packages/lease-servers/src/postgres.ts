@@ -115,6 +115,8 @@ export class PostgresServer extends ServerProcess implements Postgres {
       max_connections: '200',
       track_commit_timestamp: 'on',
       jit: 'off',
+      // Each database is visited once in this time, and a run has hundreds: a process each second that nothing needs.
+      autovacuum_naptime: '1h',
       ...options.settings,
     }
   }

@@ -1,6 +1,6 @@
 /** The library itself, over any client. */
-import { Manager, type Client, type Clock, type Hold, type Token } from 'lease-core'
-import type { Ability, Contestant, GuardedWrites } from '../bench.ts'
+import { Manager, traces, type Client, type Clock, type Hold, type Token } from 'lease-core'
+import type { Ability, Adapter, Contestant, GuardedWrites } from '../bench.ts'
 import { countingClock, type CountingClock } from '../counting-clock.ts'
 import { LONG_MS } from './by-hand.ts'
 
@@ -15,6 +15,40 @@ export interface LibraryOptions {
 
 /** What it can do on every substrate; `guard` besides where there is a trapdoor. */
 export const libraryCan: readonly Ability[] = ['one', 'keep', 'queue', 'knows', 'asks', 'manager']
+
+/**
+ * The same library in a process where somebody listens to every event and to every call: a reference, beside which the library shows what
+ * it saves where nobody does.
+ */
+export function heard(library: Adapter): Adapter {
+  return {
+    name: `${library.name}-heard`,
+    role: 'raw',
+    about: 'the same, and every event and call is listened to',
+    can: ['one'],
+    isDetail: true,
+    async open(ground, seat) {
+      const contestant = await library.open(ground, seat)
+      const { one, manager } = contestant
+      const ends = [manager?.events.subscribe(ignore), ...Object.values(traces).map(listenTo)]
+      return {
+        ...(one === undefined ? {} : { one }),
+        async close() {
+          for (const end of ends) end?.()
+          await contestant.close()
+        },
+      }
+    },
+  }
+}
+
+function listenTo(channel: (typeof traces)[keyof typeof traces]): () => void {
+  const stages = ['start', 'end', 'asyncStart', 'asyncEnd', 'error'] as const
+  for (const stage of stages) channel[stage].subscribe(ignore)
+  return () => stages.forEach((stage) => channel[stage].unsubscribe(ignore))
+}
+
+function ignore(): void {}
 
 /** A manager over a client of its own, asking under a name of its own. */
 export function libraryContestant({ connect, atEnd, guard }: LibraryOptions): Contestant {

@@ -1,3 +1,4 @@
+import { heard } from '../adapters/library.ts'
 import {
   memoryCommands,
   memoryLibrary,
@@ -13,7 +14,7 @@ export const memory: Substrate = {
   name: 'memory',
   // Not W9: there are no other processes.
   workloads: ['W1', 'W2', 'W3', 'W4', 'W5', 'W6', 'W7', 'W8', 'idle'],
-  adapters: [memoryLibrary, memoryStore, memoryStoreBatch, roundTrip],
+  adapters: [memoryLibrary, heard(memoryLibrary), memoryStore, memoryStoreBatch, roundTrip],
   open: async () => ({ about: 'memory', url: '', close: async () => {} }),
   reach: async (url) => ({
     substrate: 'memory',

@@ -1,5 +1,6 @@
 import { Redis } from 'ioredis'
 import { startRedis } from 'lease-servers'
+import { heard } from '../adapters/library.ts'
 import { openRedis } from '../adapters/redis/connection.ts'
 import { redisLibrary } from '../adapters/redis/library.ts'
 import { redisPeers } from '../adapters/redis/peers.ts'
@@ -20,6 +21,7 @@ export const redis: Substrate = {
   name: 'redis',
   adapters: [
     redisLibrary,
+    heard(redisLibrary),
     redisScript,
     redisSet,
     redisTokenScript,

@@ -1,7 +1,7 @@
 /** `lease acquire` and `lease release`: a lease that outlives the command, for systemd units and CI. */
 import { closeSync, fsyncSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { ErrClaimDenied, reasonOf, uniqueHolder } from 'lease-core'
+import { ErrClaimDenied, ErrNotHeld, reasonOf, uniqueHolder } from 'lease-core'
 import type { Context } from '../context.ts'
 import { parseDuration, showDuration } from '../durations.ts'
 import { CommandEnd, EXIT, wrongUsage } from '../exit-codes.ts'
@@ -37,9 +37,9 @@ export async function acquire(context: Context, name: string, flags: AcquireFlag
   return context.withStore(async ({ manager, namespace }, signal) => {
     const file = resolve(context.io.cwd, flags.tokenFile)
     const descriptor = create(file)
+    const holder = flags.holder ?? uniqueHolder('lease-cli')
     let isHeld = false
     try {
-      const holder = flags.holder ?? uniqueHolder('lease-cli')
       const hold = await manager.hold(name, holder, {
         duration: durationMs,
         wait,
@@ -58,7 +58,11 @@ export async function acquire(context: Context, name: string, flags: AcquireFlag
       isHeld = true
       writeSync(descriptor, `${JSON.stringify(token)}\n`)
       fsyncSync(descriptor)
-      if (flags.pin === true) await manager.pin(name, holder, { signal })
+      if (flags.pin === true) {
+        await manager.pin(name, holder, { signal })
+        // The term may have ended before the pin was set, which then protects another term: asks the store.
+        if (!hold.held) await hold.token.check()
+      }
       hold.letLapse()
       const { out } = context
       if (out.json) out.object({ ...token, durationMs })
@@ -68,6 +72,16 @@ export async function acquire(context: Context, name: string, flags: AcquireFlag
         )
       return EXIT.ok
     } catch (error) {
+      if (error instanceof ErrNotHeld) {
+        // A later term of the same holder needs its pin, which has the same name.
+        if ((await manager.find(name, { signal }))?.holder !== holder) await manager.unpin(name, holder, { signal })
+        isHeld = false
+        throw new CommandEnd(
+          EXIT.busy,
+          `${name} was lost before it was pinned`,
+          'try again, and give --duration more time: the lease is claimed for that long before it is pinned',
+        )
+      }
       if (error instanceof ErrClaimDenied) {
         throw new CommandEnd(
           EXIT.busy,

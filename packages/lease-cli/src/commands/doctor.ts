@@ -9,10 +9,12 @@ import type { Call, SubstrateWarning } from 'lease-core/adapter'
 import type { PostgresPool } from 'lease-postgres'
 import type { Context } from '../context.ts'
 import { showDuration } from '../durations.ts'
+import { stamp } from '../lease-view.ts'
 import { CommandEnd, EXIT } from '../exit-codes.ts'
 import { advice, causeOf, CONNECT_MS, namespaceOf, type Store } from '../store.ts'
 import type { Settings } from '../settings.ts'
-import { parseStoreUrl, shown, type HostPort } from '../store-url.ts'
+import { parseStoreUrl, shown, type HostPort, type StoreUrl } from '../store-url.ts'
+import { lookAtCertificate } from '../tls.ts'
 
 /** What one check has found. */
 export interface Finding {
@@ -24,6 +26,8 @@ export interface Finding {
 
 /** So many rows of vacant leases are worth a word. */
 const MANY_ROWS = 100_000
+/** A certificate that ends within this time is worth a word. */
+const SOON_MS = 7 * 86_400_000
 /** Clocks that differ by more are worth a word: the library does not mind, people who read logs do. */
 const CLOCKS_APART_MS = 5_000
 
@@ -61,6 +65,10 @@ async function* check(context: Context): AsyncGenerator<Finding> {
   const reached = await Promise.all(url.hosts.map((host) => reachable(host, context.io.clock)))
   yield* reached
   if (reached.length > 0 && reached.every(({ status }) => status === 'failed')) return
+  for (const [index, host] of url.hosts.entries()) {
+    const tls = reached[index]?.status === 'ok' ? await certificate(url, host, context.io.clock) : undefined
+    if (tls !== undefined) yield tls
+  }
   const interrupt = context.interrupts()
   let store: Store
   try {
@@ -239,6 +247,33 @@ async function reachable({ host, port }: HostPort, clock: Clock): Promise<Findin
     )
   } catch (error) {
     return { check, status: 'failed', message: causeOf(error), hints: advice(error) }
+  }
+}
+
+/** The certificate of the server; undefined: the URL asks for no TLS. */
+async function certificate(url: StoreUrl, host: HostPort, clock: Clock): Promise<Finding | undefined> {
+  if (url.kind === 'dynamodb') return undefined // the SDK knows whom to trust
+  const check = `tls ${shown(host)}`
+  const limit = new AbortController()
+  const timer = clock.setTimer(CONNECT_MS, () =>
+    limit.abort(new Error(`no answer within ${CONNECT_MS / 1000} seconds`)),
+  )
+  try {
+    const found = await lookAtCertificate(url, host, limit.signal)
+    if (found === undefined) return undefined
+    const { protocol, issuer, names, validToMs, problem } = found
+    const message = `${protocol}, a certificate for ${names}, signed by ${issuer}, valid until ${stamp(validToMs)}`
+    if (problem !== undefined) {
+      return { check, status: 'failed', message: `${message}: ${causeOf(problem)}`, hints: advice(problem) }
+    }
+    const leftMs = validToMs - clock.now()
+    if (leftMs > SOON_MS) return good(check, message)
+    return { check, status: 'warning', message, hints: [`renew it within ${showDuration(leftMs)}`] }
+  } catch (error) {
+    if (error instanceof CommandEnd) throw error
+    return { check, status: 'failed', message: causeOf(error), hints: advice(error) }
+  } finally {
+    timer.cancel()
   }
 }
 

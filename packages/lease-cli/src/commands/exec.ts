@@ -14,6 +14,7 @@ import {
   ErrLost,
   reasonOf,
   Stopwatch,
+  traceWork,
   uniqueHolder,
   type Held,
   type Hold,
@@ -144,20 +145,23 @@ async function runHeld({ context, store, plan, flags, runner, signals }: Running
   let end: JobEnd
   try {
     signals.started()
-    end = await runner.run({
-      held,
-      order,
-      maxTimeMs: plan.maxTimeMs,
-      clock: io.clock,
-      stopping: (reason, error) => {
-        why = { reason, error }
-        out.fail(wordsFor(reason, error, plan))
-      },
-      leftovers: (count) =>
-        out.warn(
-          `the command has ended, and left ${count} ${count === 1 ? 'process' : 'processes'} behind: they are ended before the lease is released`,
-        ),
-    })
+    const run = (): Promise<JobEnd> =>
+      runner.run({
+        held,
+        order,
+        maxTimeMs: plan.maxTimeMs,
+        clock: io.clock,
+        stopping: (reason, error) => {
+          why = { reason, error }
+          out.fail(wordsFor(reason, error, plan))
+        },
+        leftovers: (count) =>
+          out.warn(
+            `the command has ended, and left ${count} ${count === 1 ? 'process' : 'processes'} behind: they are ended before the lease is released`,
+          ),
+      })
+    const { holder, fencingToken } = held
+    end = await traceWork({ lease: variables.LEASE_NAME, holder, fencingToken, signal: held.signal }, run)
   } catch (error) {
     await release(context, store, plan, held, 0)
     throw error

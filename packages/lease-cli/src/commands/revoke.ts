@@ -209,7 +209,7 @@ export async function pins(context: Context): Promise<number> {
           lease,
           entity,
           holder: info?.holder ?? null,
-          fencingToken: info?.fencingToken ?? null,
+          fencingToken: info === undefined ? null : String(info.fencingToken),
         })),
       )
     } else if (rows.length === 0) out.note('no lease is pinned')
