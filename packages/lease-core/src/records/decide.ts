@@ -122,9 +122,9 @@ function changeBy(op: SingleOp, record: LeaseRecord, context: DecisionContext): 
 }
 
 function decideClaim(op: ClaimOp, record: LeaseRecord, context: DecisionContext): Change {
-  const decision = claimed(op, record, context)
-  const isHeld = decision !== undefined
-  if (isHeld && decision.outcome !== 'refused') return decision
+  const change = claimed(op, record, context)
+  const isHeld = change !== undefined
+  if (isHeld && change.outcome !== 'refused') return change
   if (isHeld || (op.place === 0 && aheadOf(op, waitersIn(record, context)).length > 0)) {
     return { outcome: 'refused', isVacant: !isHeld, ...queued(op, record, context, { isHeld }) }
   }

@@ -1,17 +1,39 @@
-/** What each operation makes of an item: which term it means, and which request is too late. */
+/** What each operation makes of a record: which term it means, and which request is too late. */
 import { expect } from 'chai'
 import { claim, expire, extend, pin, release, unpin } from 'lease-scenes'
 import {
-  decide,
+  decide as decideRecord,
+  expiryOf,
   isLapsed,
   isOver,
   nextToken,
-  tombstoneOf,
-  type Decision,
   type DecisionContext,
   type SingleOp,
-} from '#src/decide.ts'
-import { ABSENT, type State, type Term } from '#src/layout.ts'
+} from '#src/records/decide.ts'
+import { ABSENT, type LeaseRecord, type Term } from '#src/records/record.ts'
+import type { Verdict } from '#src/substrate.ts'
+
+/** What the substrate makes of a decision: what it answers, and what it writes before. */
+interface Decision {
+  readonly outcome: Verdict['outcome']
+  readonly after?: LeaseRecord | 'deleted'
+  readonly queued?: Pick<Verdict, 'ticket' | 'told' | 'isFull'>
+}
+
+const decide = (op: SingleOp, record: LeaseRecord, context: DecisionContext): Decision => {
+  const { verdict, writes } = decideRecord(op, record, context)
+  const { outcome, ticket, told, isFull } = verdict
+  const said = {
+    ...('ticket' in verdict && { ticket }),
+    ...('told' in verdict && { told }),
+    ...('isFull' in verdict && { isFull }),
+  }
+  return {
+    outcome,
+    ...(writes[0] && { after: writes[0].after }),
+    ...(Object.keys(said).length > 0 && { queued: said }),
+  }
+}
 
 const NOW_MS = 1_700_000_000_000
 const WEEK_S = 7 * 86_400
@@ -26,7 +48,7 @@ const context = (more: Partial<DecisionContext> = {}): DecisionContext => ({
 })
 
 /** A term of `a` with the fencing token 7, which the claim with the nonce `n1` has opened. */
-const standing = (more: Partial<State> = {}, term: Partial<Term> = {}): State => ({
+const standing = (more: Partial<LeaseRecord> = {}, term: Partial<Term> = {}): LeaseRecord => ({
   ...ABSENT,
   version: 'v1',
   fencingToken: 7n,
@@ -44,15 +66,15 @@ const standing = (more: Partial<State> = {}, term: Partial<Term> = {}): State =>
   ...more,
 })
 
-const after = ({ after: state }: Decision): State => {
+const after = ({ after: state }: Decision): LeaseRecord => {
   if (state === undefined || state === 'deleted') throw new Error('nothing is written')
   return state
 }
 
-const outcomeOf = (op: SingleOp, state: State, more: Partial<DecisionContext> = {}): Decision['outcome'] =>
+const outcomeOf = (op: SingleOp, state: LeaseRecord, more: Partial<DecisionContext> = {}): Decision['outcome'] =>
   decide(op, state, context(more)).outcome
 
-describe('what an operation makes of an item of DynamoDB', () => {
+describe('what an operation makes of a record', () => {
   it('a release ends the term that it names, and no other', () => {
     const state = standing()
     const released = decide(release('l', 'a', { fencingToken: 7n, nonce: 'n1' }), state, context())
@@ -176,7 +198,7 @@ describe('what an operation makes of an item of DynamoDB', () => {
 
   it('what is vacant is remembered for a week after its token, or after now', () => {
     const expires = (fencingToken: bigint, moreMs?: number): number | undefined =>
-      tombstoneOf({ ...ABSENT, fencingToken }, context(), moreMs).expires
+      expiryOf({ ...ABSENT, fencingToken }, context(), moreMs)
     const nowS = NOW_MS / 1000
     expect(expires(0n)).to.equal(nowS + WEEK_S)
     expect(expires(BigInt(NOW_MS + 60_000) * 1000n)).to.equal(nowS + 60 + WEEK_S)

@@ -1,10 +1,32 @@
-/** The tickets in an item: which claim gets one, which ones are notified, and which ones leave the queue. */
+/** The tickets in a record: which claim gets one, which ones are notified, and which ones leave the queue. */
 import { expect } from 'chai'
-import type { ClaimOp } from 'lease-core/adapter'
 import { claim, release } from 'lease-scenes'
-import { decide, type Decision, type DecisionContext, type SingleOp } from '#src/decide.ts'
-import { ABSENT, type State, type Ticket } from '#src/layout.ts'
-import { queued, type Queued } from '#src/queue.ts'
+import { decide as decideRecord, type DecisionContext, type SingleOp } from '#src/records/decide.ts'
+import { ABSENT, type LeaseRecord, type QueueTicket } from '#src/records/record.ts'
+import { queued, type Queued } from '#src/records/queue.ts'
+import type { ClaimOp, Verdict } from '#src/substrate.ts'
+
+/** What the substrate makes of a decision: what it answers, and what it writes before. */
+interface Decision {
+  readonly outcome: Verdict['outcome']
+  readonly after?: LeaseRecord | 'deleted'
+  readonly queued?: Pick<Verdict, 'ticket' | 'told' | 'isFull'>
+}
+
+const decide = (op: SingleOp, record: LeaseRecord, context: DecisionContext): Decision => {
+  const { verdict, writes } = decideRecord(op, record, context)
+  const { outcome, ticket, told, isFull } = verdict
+  const said = {
+    ...('ticket' in verdict && { ticket }),
+    ...('told' in verdict && { told }),
+    ...('isFull' in verdict && { isFull }),
+  }
+  return {
+    outcome,
+    ...(writes[0] && { after: writes[0].after }),
+    ...(Object.keys(said).length > 0 && { queued: said }),
+  }
+}
 
 const NOW_MS = 1_700_000_000_000
 /** Of the operations, and another. */
@@ -18,7 +40,7 @@ const CONTEXT: DecisionContext = {
   maxSkewMs: undefined,
 }
 
-const ticket = (place: number, more: Partial<Ticket> = {}): Ticket => ({
+const ticket = (place: number, more: Partial<QueueTicket> = {}): QueueTicket => ({
   place,
   nonce: `${CLIENT}${place}`,
   weight: 1,
@@ -27,7 +49,7 @@ const ticket = (place: number, more: Partial<Ticket> = {}): Ticket => ({
 })
 
 /** A lease that is vacant or held, with tickets 1, 2, … */
-const lease = (tickets: number | readonly Ticket[], { isHeld = false } = {}): State => {
+const lease = (tickets: number | readonly QueueTicket[], { isHeld = false } = {}): LeaseRecord => {
   const queue = typeof tickets === 'number' ? Array.from({ length: tickets }, (_, index) => ticket(index + 1)) : tickets
   const term = {
     holder: 'a',
@@ -50,11 +72,14 @@ const lease = (tickets: number | readonly Ticket[], { isHeld = false } = {}): St
 }
 
 const waiter = (place: number, more: Partial<ClaimOp> = {}): ClaimOp => claim('l', 'w', 60_000, { place, ...more })
-const decided = (op: SingleOp, state: State): Decision => decide(op, state, CONTEXT)
+const decided = (op: SingleOp, state: LeaseRecord): Decision => decide(op, state, CONTEXT)
 const placesAfter = ({ after }: Decision): readonly number[] | undefined =>
   typeof after === 'object' ? after.queue.map(({ place }) => place) : undefined
-const queuedOf = (op: ClaimOp, state: State, isHeld = true): { readonly after?: State; readonly queued: Queued } =>
-  queued(op, state, CONTEXT, { isHeld })
+const queuedOf = (
+  op: ClaimOp,
+  state: LeaseRecord,
+  isHeld = true,
+): { readonly after?: LeaseRecord; readonly queued: Queued } => queued(op, state, CONTEXT, { isHeld })
 
 describe('the tickets of a lease', () => {
   it('are no more than `maxWaiters` while it is held; who has one keeps it, and of a vacant lease there is always one', () => {
@@ -95,7 +120,8 @@ describe('the tickets of a lease', () => {
   })
 
   it('bar a claim that waits without one, and no claim that does not wait', () => {
-    expect(decided(waiter(0), lease(1))).to.deep.include({ outcome: 'refused', isVacant: true })
+    const { verdict } = decideRecord(waiter(0), lease(1), CONTEXT)
+    expect(verdict).to.include({ outcome: 'refused', holding: undefined })
     expect(decided(waiter(0), lease(0)).outcome).to.equal('granted')
     expect(decided(claim('l', 'w', 60_000), lease(1)).outcome).to.equal('granted')
   })
