@@ -378,7 +378,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
         })
         return this.#given(await this.#keep({ mode, hold, clock: this.#clock, timeoutMs }))
       } catch (error) {
-        throw await this.#explained(error, mode, holder)
+        throw error instanceof Error ? await this.#explained(error, mode, holder) : error
       }
     })
   }
@@ -429,7 +429,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   }
 
   /** Translates a refusal of the counted lease. */
-  async #explained(error: unknown, mode: LockMode, holder: string): Promise<unknown> {
+  async #explained(error: Error, mode: LockMode, holder: string): Promise<unknown> {
     if (error instanceof ErrNotValid || error instanceof ErrInvalid) {
       const { capacity } = await this.#manager.counted(this.#lease)
       if (capacity === this.#weights.write) return this.#otherMode(mode, holder)

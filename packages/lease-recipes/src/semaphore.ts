@@ -447,7 +447,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
         this.#takers.add(permit)
         return permit
       } catch (error) {
-        throw await this.#explained(error, { id, name, holder, n })
+        throw error instanceof Error ? await this.#explained(error, { id, name, holder, n }) : error
       }
     }
     const onOrphanedResult = (permit: Permit): void => {

@@ -98,7 +98,7 @@ export class Throttle {
       const hold = await this.#queue.hold(this.#lease, uniqueHolder('start'), lease)
       hold.letLapse()
     } catch (error) {
-      throw await this.#explained(error)
+      throw error instanceof Error ? await this.#explained(error) : error
     }
   }
 
@@ -113,7 +113,7 @@ export class Throttle {
     }
   }
 
-  async #explained(error: unknown): Promise<unknown> {
+  async #explained(error: Error): Promise<unknown> {
     if (error instanceof ErrInvalid) {
       const { capacity: n } = await this.#manager.counted(this.#lease)
       if (n === undefined) return error

@@ -1,7 +1,17 @@
 import { expect } from 'chai'
 import { Manager, memoryClient, MemoryStore, uniqueHolder } from 'lease-core'
 import { TestClock, track } from 'lease-core/testing'
-import { FailOpenLock, holdAll, Once, ReadWriteLock, using, webLocks, withLease } from 'lease-recipes'
+import {
+  FailOpenLock,
+  holdAll,
+  Once,
+  ReadWriteLock,
+  Semaphores,
+  Throttle,
+  using,
+  webLocks,
+  withLease,
+} from 'lease-recipes'
 
 /** As a polyfill's, and that of jsdom: no instance of Node's class, and without `throwIfAborted`. */
 class ForeignSignal {
@@ -100,6 +110,30 @@ describe('Signals that are not those of Node', () => {
     await rival.release()
     await manager.stop()
     await inside.promise.catch(() => {})
+  })
+
+  it('a reason that could be awaited is passed on as it is', async () => {
+    const clock = new TestClock()
+    const manager = new Manager({ client: memoryClient({ store: new MemoryStore({ clock }), clock }), clock })
+    const semaphores = new Semaphores({ manager, clock })
+    const readWrite = new ReadWriteLock({ manager, clock, name: 'rw' })
+    const throttle = new Throttle({ manager, name: 'mails', n: 1, period: 30_000 })
+    await semaphores.post('pool', 'a', 30_000, { n: 1 })
+    await readWrite.wlock('a')
+    await throttle.start()
+    const abort = new AbortController()
+    const { signal } = abort
+    const waits = [
+      track<unknown>(semaphores.post('pool', 'b', 30_000, { n: 1, signal })),
+      track<unknown>(readWrite.wlock('b', { signal })),
+      track<unknown>(throttle.start({ signal })),
+    ]
+    await clock.settle()
+    const reason = Promise.resolve('another')
+    abort.abort(reason)
+    await clock.settle()
+    expect(waits.map(({ error }) => error === reason)).to.deep.equal([true, true, true])
+    await manager.stop()
   })
 
   it('a signal that many calls share causes no warning', async () => {
