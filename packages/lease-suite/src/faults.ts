@@ -19,7 +19,18 @@ import { join, relative, resolve } from 'node:path'
 import { root } from './test-files.ts'
 
 /** The packages that have a list of faults, by the names that `--package` takes. */
-export const PACKAGES = ['core', 'recipes', 'redis', 'postgres', 'etcd', 'dynamodb', 'cli', 'otel', 'nestjs', 'console'] as const
+export const PACKAGES = [
+  'core',
+  'recipes',
+  'redis',
+  'postgres',
+  'etcd',
+  'dynamodb',
+  'cli',
+  'otel',
+  'nestjs',
+  'console',
+] as const
 export type Package = (typeof PACKAGES)[number]
 
 export interface Fault {
