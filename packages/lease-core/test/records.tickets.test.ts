@@ -1,37 +1,12 @@
 /** The tickets in a record: which claim gets one, which ones are notified, and which ones leave the queue. */
 import { expect } from 'chai'
-import { claim, release } from 'lease-scenes'
-import { decide as decideRecord, type DecisionContext, type SingleOp } from '#src/records/decide.ts'
-import { ABSENT, type LeaseRecord, type QueueTicket } from '#src/records/record.ts'
+import type { ClaimOp } from '#src/substrate.ts'
+import { decide, type Decision, type DecisionContext, type SingleOp } from '#src/records/decide.ts'
 import { queued, type Queued } from '#src/records/queue.ts'
-import type { ClaimOp, Verdict } from '#src/substrate.ts'
-
-/** What the substrate makes of a decision: what it answers, and what it writes before. */
-interface Decision {
-  readonly outcome: Verdict['outcome']
-  readonly after?: LeaseRecord | 'deleted'
-  readonly queued?: Pick<Verdict, 'ticket' | 'told' | 'isFull'>
-}
-
-const decide = (op: SingleOp, record: LeaseRecord, context: DecisionContext): Decision => {
-  const { verdict, writes } = decideRecord(op, record, context)
-  const { outcome, ticket, told, isFull } = verdict
-  const said = {
-    ...('ticket' in verdict && { ticket }),
-    ...('told' in verdict && { told }),
-    ...('isFull' in verdict && { isFull }),
-  }
-  return {
-    outcome,
-    ...(writes[0] && { after: writes[0].after }),
-    ...(Object.keys(said).length > 0 && { queued: said }),
-  }
-}
+import { ABSENT, type LeaseRecord, type QueueTicket } from '#src/records/record.ts'
+import { claim, CLIENT, OTHER, release } from './records.setting.ts'
 
 const NOW_MS = 1_700_000_000_000
-/** Of the operations, and another. */
-const CLIENT = 'client-words'
-const OTHER = 'client-other'
 const CONTEXT: DecisionContext = {
   version: 'v2',
   client: CLIENT,
@@ -71,35 +46,41 @@ const lease = (tickets: number | readonly QueueTicket[], { isHeld = false } = {}
   }
 }
 
-const waiter = (place: number, more: Partial<ClaimOp> = {}): ClaimOp => claim('l', 'w', 60_000, { place, ...more })
-const decided = (op: SingleOp, state: LeaseRecord): Decision => decide(op, state, CONTEXT)
-const placesAfter = ({ after }: Decision): readonly number[] | undefined =>
-  typeof after === 'object' ? after.queue.map(({ place }) => place) : undefined
+const waiter = (place: number, more: Partial<ClaimOp> = {}): ClaimOp => claim('l', 'w', { place, ...more })
+const decided = (op: SingleOp, record: LeaseRecord): Decision => decide(op, record, CONTEXT)
+/** The places of those who wait afterwards; undefined: nothing is written. */
+const placesAfter = ({ writes, after }: Decision): readonly number[] | undefined =>
+  writes.length === 0 ? undefined : after.queue.map(({ place }) => place)
 const queuedOf = (
   op: ClaimOp,
-  state: LeaseRecord,
+  record: LeaseRecord,
   isHeld = true,
-): { readonly after?: LeaseRecord; readonly queued: Queued } => queued(op, state, CONTEXT, { isHeld })
+): { readonly after?: LeaseRecord; readonly queued: Queued } => queued(op, record, CONTEXT, { isHeld })
+
+const expectNoChange = (op: SingleOp, record: LeaseRecord): void => {
+  const { verdict, writes } = decided(op, record)
+  expect([verdict.outcome, verdict.told, writes.length]).to.deep.equal(['granted', undefined, 0])
+}
 
 describe('the tickets of a lease', () => {
   it('are no more than `maxWaiters` while it is held; who has one keeps it, and of a vacant lease there is always one', () => {
-    const state = lease(2, { isHeld: true })
-    expect(queuedOf(waiter(0, { maxWaiters: 2 }), state)).to.deep.equal({ queued: { isFull: true } })
-    expect(queuedOf(waiter(0, { maxWaiters: 3 }), state).queued.ticket).to.deep.equal({ place: 3, ahead: 2 })
-    expect(queuedOf(waiter(2, { maxWaiters: 1 }), state).queued.ticket).to.deep.equal({ place: 2, ahead: 1 })
+    const record = lease(2, { isHeld: true })
+    expect(queuedOf(waiter(0, { maxWaiters: 2 }), record)).to.deep.equal({ queued: { isFull: true } })
+    expect(queuedOf(waiter(0, { maxWaiters: 3 }), record).queued.ticket).to.deep.equal({ place: 3, ahead: 2 })
+    expect(queuedOf(waiter(2, { maxWaiters: 1 }), record).queued.ticket).to.deep.equal({ place: 2, ahead: 1 })
     const again = waiter(0, { maxWaiters: 2, nonce: `${CLIENT}2` }) // sent twice
-    expect(queuedOf(again, state).queued.ticket).to.deep.equal({ place: 2, ahead: 1 })
+    expect(queuedOf(again, record).queued.ticket).to.deep.equal({ place: 2, ahead: 1 })
     expect(queuedOf(waiter(0, { maxWaiters: 2 }), lease(2), false).queued.ticket).to.deep.equal({ place: 3, ahead: 2 })
-    expect(queuedOf(claim('l', 'w', 1), state)).to.deep.equal({ queued: {} })
+    expect(queuedOf(claim('l', 'w'), record)).to.deep.equal({ queued: {} })
   })
 
   it('have the weight of the latest claim', () => {
     const share = (weight: number) => ({
       share: { weight, capacity: 5, passing: 0, lapsed: new Map<string, string>() },
     })
-    const state = lease(2)
-    expect(queuedOf(waiter(1, share(1)), state).after).to.equal(undefined) // nothing to write
-    expect(queuedOf(waiter(1, share(3)), state).after?.queue.map(({ weight }) => weight)).to.deep.equal([3, 1])
+    const record = lease(2)
+    expect(queuedOf(waiter(1, share(1)), record).after).to.equal(undefined) // nothing to write
+    expect(queuedOf(waiter(1, share(3)), record).after?.queue.map(({ weight }) => weight)).to.deep.equal([3, 1])
   })
 
   it('are written anew before they run out, and come back to their place when they were forgotten', () => {
@@ -116,37 +97,36 @@ describe('the tickets of a lease', () => {
     expect(placesAfter(decided(waiter(2), lease(4)))).to.deep.equal([3, 4])
     expect(placesAfter(decided(waiter(4), lease(5)))).to.deep.equal([3, 5])
     // One that does not wait leaves them all.
-    expect(placesAfter(decided(claim('l', 'w', 60_000), lease(2)))).to.deep.equal([1, 2])
+    expect(placesAfter(decided(claim('l', 'w'), lease(2)))).to.deep.equal([1, 2])
   })
 
   it('bar a claim that waits without one, and no claim that does not wait', () => {
-    const { verdict } = decideRecord(waiter(0), lease(1), CONTEXT)
-    expect(verdict).to.include({ outcome: 'refused', holding: undefined })
-    expect(decided(waiter(0), lease(0)).outcome).to.equal('granted')
-    expect(decided(claim('l', 'w', 60_000), lease(1)).outcome).to.equal('granted')
+    expect(decided(waiter(0), lease(1)).verdict).to.deep.include({ outcome: 'refused', holding: undefined })
+    expect(decided(waiter(0), lease(0)).verdict.outcome).to.equal('granted')
+    expect(decided(claim('l', 'w'), lease(1)).verdict.outcome).to.equal('granted')
   })
 
   it('are passed over while the lease is vacant only, and then the next two are notified', () => {
     const op = { kind: 'passOver', lease: 'l', place: 2 } as const
-    expect(decided(op, lease(5, { isHeld: true }))).to.deep.equal({ outcome: 'granted' })
+    expectNoChange(op, lease(5, { isHeld: true }))
     const passed = decided(op, lease(5))
-    expect([placesAfter(passed), passed.queued?.told]).to.deep.equal([[3, 4, 5], 4])
+    expect([placesAfter(passed), passed.verdict.told]).to.deep.equal([[3, 4, 5], 4])
   })
 
   it('are given up by their own client, and then those are notified who are first now', () => {
     const leave = (place: number): SingleOp => ({ kind: 'leave', lease: 'l', place })
     const first = decided(leave(1), lease(4))
-    expect([placesAfter(first), first.queued?.told]).to.deep.equal([[2, 3, 4], 3])
+    expect([placesAfter(first), first.verdict.told]).to.deep.equal([[2, 3, 4], 3])
     // Those behind change nothing for the first two, and of a held lease nobody is notified.
-    expect(decided(leave(3), lease(4)).queued?.told).to.equal(undefined)
-    expect(decided(leave(1), lease(4, { isHeld: true })).queued?.told).to.equal(undefined)
-    expect(decided(leave(9), lease(4))).to.deep.equal({ outcome: 'granted' })
-    expect(decided(leave(1), lease([ticket(1, { nonce: `${OTHER}1` })]))).to.deep.equal({ outcome: 'granted' })
+    expect(decided(leave(3), lease(4)).verdict.told).to.equal(undefined)
+    expect(decided(leave(1), lease(4, { isHeld: true })).verdict.told).to.equal(undefined)
+    expectNoChange(leave(9), lease(4))
+    expectNoChange(leave(1), lease([ticket(1, { nonce: `${OTHER}1` })]))
   })
 
   it('of the first two are notified of a release', () => {
     const told = (waiters: number): number | undefined =>
-      decided(release('l', 'a', { fencingToken: 7n }), lease(waiters, { isHeld: true })).queued?.told
+      decided(release('l', 'a', { fencingToken: 7n }), lease(waiters, { isHeld: true })).verdict.told
     expect([told(0), told(1), told(2), told(5)]).to.deep.equal([undefined, 1, 2, 2])
   })
 })

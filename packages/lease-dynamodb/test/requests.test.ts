@@ -123,24 +123,6 @@ describe('the requests of DynamoDB', () => {
     })
   }
 
-  it('give each write a version that was never there before, whichever process writes', async () => {
-    const versions: string[] = []
-    for (let process = 0; process < 2; process++) {
-      const { substrate, sent } = scripted()
-      for (let term = 0; term < 50; term++) {
-        const op = claim('l', 'a', 60_000)
-        await substrate.apply([op], newCall())
-        await substrate.apply([release('l', 'a', { nonce: op.nonce })], newCall())
-      }
-      for (const { input } of sent) {
-        const { ':v': version } = (input['ExpressionAttributeValues'] ?? {}) as { ':v'?: { S: string } }
-        if (version !== undefined) versions.push(version.S)
-      }
-    }
-    expect(versions).to.have.length(200)
-    expect(new Set(versions).size).to.equal(200)
-  })
-
   it('of what may still arrive give the item another version first, and not of what certainly was not done', async () => {
     for (const [attempts, updates] of [
       [1, 0],
@@ -159,27 +141,6 @@ describe('the requests of DynamoDB', () => {
       await substrate.apply([release('l', 'a', { nonce: op.nonce })], newCall({ epoch: 1 }))
       expect(sent.filter(({ name }) => name === 'UpdateItemCommand')).to.have.length(updates)
     }
-  })
-
-  it('grant no share on a counted lease that has changed since its shares were read', async () => {
-    const gate = (version: string): object => ({
-      ...keyOf('l#'),
-      v: { S: version },
-      tk: { N: '7' },
-      c: { N: '2' },
-      g: { S: 'g1' },
-    })
-    let queries = 0
-    const { substrate, sent } = scripted(({ name }) => {
-      if (name === 'GetItemCommand') return { Item: gate('v1') }
-      // Another process was granted a share while this query was answered.
-      if (name === 'QueryCommand') return { Items: ++queries === 1 ? [gate('v2')] : [gate('v2'), heavy] }
-      return {}
-    })
-    const heavy = { ...itemOf('l#a'), w: { N: '2' } }
-    const [verdict] = await substrate.apply([claim('l#b', 'b', 60_000, { share })], newCall())
-    expect(verdict?.outcome).to.equal('refused')
-    expect(sent.map(({ name }) => name)).not.to.include('TransactWriteItemsCommand')
   })
 
   it('take no attribute of another kind for what the library writes', async () => {
