@@ -8,7 +8,7 @@ import { ErrClaimDenied, ErrNotHeld, Manager } from 'lease-core'
 import { redisClient, RedisGuard, RedisSubstrate, type RedisConnection } from 'lease-redis'
 import { caught, unique } from 'lease-scenes'
 import { redisTargets, until } from 'lease-servers'
-import { LASTING_MS } from './setting.ts'
+import { LASTING_MS, queued } from './setting.ts'
 
 const set = `return redis.call('SET', KEYS[1], ARGV[1])`
 
@@ -55,6 +55,7 @@ async function doAll(connections: readonly [RedisConnection, RedisConnection], n
     const own = `{${namespace}}:own`
     expect(await guard.run(redis, set, [own], ['x'])).to.equal('OK')
     const waiting = two.hold('l', 'two', { duration: LASTING_MS, wait: true })
+    await queued(one, 'l')
     await one.release('l', 'one')
     const hold = await waiting // by a hint, for the lease lasts longer than this test may
     expect(await caught(guard.run(redis, set, [own], ['y']))).to.be.instanceOf(ErrNotHeld)

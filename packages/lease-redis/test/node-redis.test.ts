@@ -6,7 +6,7 @@ import { caught, unique } from 'lease-scenes'
 import { redisTargets, startProxy, startRedisSentinel } from 'lease-servers'
 import * as six from 'redis'
 import * as five from 'redis-5'
-import { LASTING_MS } from './setting.ts'
+import { LASTING_MS, queued } from './setting.ts'
 
 const set = `return redis.call('SET', KEYS[1], ARGV[1])`
 
@@ -57,6 +57,7 @@ for (const [name, driver] of Object.entries(drivers)) {
           const own = `{${namespace}}:own`
           expect(await guard.run(redis, set, [own], ['x'])).to.equal('OK')
           const waiting = two.hold('l', 'two', { duration: LASTING_MS, wait: true })
+          await queued(one, 'l')
           await one.release('l', 'one')
           const hold = await waiting // by a hint, for the lease lasts longer than this test may
           expect(await caught(guard.run(redis, set, [own], ['y']))).to.be.instanceOf(ErrNotHeld)
@@ -139,6 +140,7 @@ for (const [name, driver] of Object.entries(drivers)) {
         const [one, two] = [managerOf({ redis, namespace }), managerOf({ redis, namespace, listen })]
         await one.claim('l', 'one', LASTING_MS)
         const waiting = two.hold('l', 'two', { duration: LASTING_MS, wait: true })
+        await queued(one, 'l')
         await one.release('l', 'one')
         await (await waiting).release()
       })
@@ -207,6 +209,7 @@ for (const [name, driver] of Object.entries(drivers)) {
           const [redis] = clusters as [(typeof clusters)[number]]
           expect(await guard.run(redis, set, [`{${namespace}}:own`], ['x'])).to.equal('OK')
           const waiting = two.hold('l', 'two', { duration: LASTING_MS, wait: true })
+          await queued(one, 'l')
           await one.release('l', 'one')
           await (await waiting).release()
         } finally {
@@ -263,6 +266,7 @@ for (const [name, driver] of Object.entries(drivers)) {
         await token.check(guard)
         expect(await guard.run(redis, set, ['own'], ['x'])).to.equal('OK')
         const waiting = manager.hold('l', 'two', { duration: LASTING_MS, wait: true })
+        await queued(manager, 'l')
         await manager.release('l', 'one')
         await (await waiting).release()
       } finally {

@@ -1,5 +1,6 @@
 /** Connections and substrates that are closed in the end, and what tests ask of time. */
 import { Redis, type RedisOptions as AnyRedisOptions } from 'ioredis'
+import type { Manager } from 'lease-core'
 import type { ExtendOp, ReleaseOp, Substrate, UnpinOp } from 'lease-core/adapter'
 import { RedisSubstrate, type RedisSubstrateOptions } from 'lease-redis'
 import { extend, newCall, readOne, release, unique, unpin } from 'lease-scenes'
@@ -7,6 +8,11 @@ import { until } from 'lease-servers'
 
 /** For a lease that must outlive its test: as long as a test may take. */
 export const LASTING_MS = 60_000
+
+/** Resolves once somebody waits for the lease, so that it is a hint that wakes it. */
+export async function queued(manager: Manager, lease: string): Promise<void> {
+  await until('a waiter in the queue', async () => ((await manager.waiting(lease)) ?? 0) > 0)
+}
 
 /** Those that do not change the shape of answers. */
 export type RedisOptions = Omit<AnyRedisOptions, 'replyMapping'>

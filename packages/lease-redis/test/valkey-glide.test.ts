@@ -15,7 +15,7 @@ import { RedisGuard, redisClient, type RedisClientOptions } from 'lease-redis'
 import { caught, unique } from 'lease-scenes'
 import { redisTargets, startProxy, until } from 'lease-servers'
 import { ValkeyGlideOwn } from '#src/valkey-glide.ts'
-import { LASTING_MS } from './setting.ts'
+import { LASTING_MS, queued } from './setting.ts'
 
 const set = `return redis.call('SET', KEYS[1], ARGV[1])`
 
@@ -93,7 +93,7 @@ describe('valkey-glide', () => {
     const own = `{${namespace}}:own`
     expect(await guard.run(redis, set, [own], ['x'])).to.equal('OK')
     const waiting = two.hold('l', 'two', { duration: LASTING_MS, wait: true })
-    await until('a waiter in the queue', async () => (await redis.zcard(`lease:{${namespace}}:q:l`)) > 0)
+    await queued(one, 'l')
     await one.release('l', 'one')
     const hold = await waiting // by a hint, for the lease lasts longer than this test may
     expect(await caught(guard.run(redis, set, [own], ['y']))).to.be.instanceOf(ErrNotHeld)
@@ -125,15 +125,13 @@ describe('valkey-glide', () => {
         const listen = (): Promise<GlideClient> => connected({ databaseId: 2 })
         const { manager: one } = managed({ redis: await listen(), namespace, listen })
         const { manager: two } = managed({ redis: ioredis, namespace })
-        const queued = (): Promise<unknown> =>
-          until('a waiter in the queue', async () => (await ioredis.zcard(`lease:{${namespace}}:q:l`)) > 0)
         await one.claim('l', 'one', LASTING_MS)
         const waiting = two.hold('l', 'two', { duration: LASTING_MS, wait: true })
-        await queued()
+        await queued(one, 'l')
         await one.release('l', 'one')
         const hold = await waiting
         const again = one.hold('l', 'one', { duration: LASTING_MS, wait: true })
-        await queued()
+        await queued(two, 'l')
         await hold.release()
         await (await again).release()
       })
