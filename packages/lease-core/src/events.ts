@@ -134,7 +134,6 @@ export class LeaseEvents {
   readonly #subscriptions = new Set<Subscription>()
   /** What the subscriptions ask for. */
   readonly #types = new Set<LeaseEvent['type']>()
-  readonly #channels = new Map<string, Channel>()
   /** Streams that get the warnings of this one. */
   readonly #others = new Set<LeaseEvents>()
   #queue: LeaseEvent[] = []
@@ -178,7 +177,7 @@ export class LeaseEvents {
 
   /** Whether an event of this type has a listener: a hot path asks before it makes the event. */
   heard(type: LeaseEvent['type']): boolean {
-    return (this.#types.size > 0 && this.#types.has(type)) || this.#channel(type).hasSubscribers
+    return (this.#types.size > 0 && this.#types.has(type)) || CHANNELS[type].hasSubscribers
   }
 
   /** Calls the listeners when the current transition is complete. */
@@ -211,15 +210,9 @@ export class LeaseEvents {
       for (const { listener, types, after } of this.#subscriptions) {
         if (after <= before && types.has(event.type)) callListener(() => listener(event))
       }
-      const diagnostics = this.#channel(event.type)
+      const diagnostics = CHANNELS[event.type]
       if (diagnostics.hasSubscribers) diagnostics.publish(event)
     }
-  }
-
-  #channel(type: LeaseEvent['type']): Channel {
-    let known = this.#channels.get(type)
-    if (known === undefined) this.#channels.set(type, (known = channel(`lease-core:${type}`)))
-    return known
   }
 }
 
@@ -234,6 +227,14 @@ const USUAL: readonly LeaseEvent['type'][] = [
   'warning',
 ]
 const MANY: readonly LeaseEvent['type'][] = ['renewed', 'batch', 'resync']
+
+/**
+ * One channel for each type, kept for as long as the process lives. Node forgets a channel that nobody keeps, and when it does, versions 20 and
+ * 22 forget the next one of that name as well: who has subscribed to it hears nothing any more.
+ */
+const CHANNELS = Object.fromEntries(
+  [...USUAL, ...MANY].map((type) => [type, channel(`lease-core:${type}`)]),
+) as Readonly<Record<LeaseEvent['type'], Channel>>
 
 /** `JSON.stringify` throws on a `bigint`, and shows nothing of an error. */
 const asJson = {

@@ -4,6 +4,7 @@ import { ErrNotValid } from '#src/errors.ts'
 import { LeaseEvents, type LeaseEvent } from '#src/events.ts'
 import { Manager, SubstrateClient } from '#src/index.ts'
 import { TestClock } from '#src/testing/index.ts'
+import { collectGarbage } from './garbage.ts'
 import { Bench } from './manager.bench.ts'
 
 const released = (lease: string): LeaseEvent => ({ type: 'released', lease, holder: 'a' })
@@ -139,6 +140,22 @@ describe('LeaseEvents: in order, none dropped, no listener harms another', () =>
     expect(events.heard('claimed')).to.equal(true)
     stop()
     expect(events.heard('claimed')).to.equal(false)
+  })
+
+  it('reach who subscribes to their diagnostics channel just after a stream that used it was forgotten', async () => {
+    const heard: unknown[] = []
+    const listener = (message: unknown): void => void heard.push(message)
+    ;((): void => void new LeaseEvents().heard('resync'))()
+    await collectGarbage()
+    subscribe('lease-core:resync', listener)
+    try {
+      await new Promise((resolve) => setTimeout(resolve, 20)) // Node clears up after a collection
+      new LeaseEvents().emit({ type: 'resync' })
+      await settle()
+      expect(heard).to.deep.equal([{ type: 'resync' }])
+    } finally {
+      unsubscribe('lease-core:resync', listener)
+    }
   })
 
   it('the same events go to the diagnostics channel of their type', async () => {
