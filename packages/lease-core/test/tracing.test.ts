@@ -33,7 +33,8 @@ describe('A process in which nobody listens', () => {
     const asked = { channels: 0, events: 0 }
     const prototype = Object.getPrototypeOf(traces.claim) as object
     const original = Object.getOwnPropertyDescriptor(prototype, 'hasSubscribers') as PropertyDescriptor
-    const { heard } = bench.manager.events
+    const { events } = bench.manager
+    const heard = events.heard.bind(events)
     await bench.manager.claim('db', 'a', 30_000)
     await bench.manager.release('db', 'a')
     try {
@@ -44,9 +45,9 @@ describe('A process in which nobody listens', () => {
           return original.get?.call(this)
         },
       })
-      bench.manager.events.heard = function (type): boolean {
+      events.heard = (type) => {
         asked.events++
-        const isHeard = heard.call(this, type)
+        const isHeard = heard(type)
         expect(isHeard, type).to.equal(false)
         return isHeard
       }
