@@ -137,7 +137,7 @@ let count = 0
 
 /** A claim with a nonce of its own, for ten seconds. */
 export function claim(lease: string, holder: string, more: Partial<ClaimOp> = {}): ClaimOp {
-  const nonce = `${CLIENT}${++count}`
+  const nonce = `${CLIENT}-nonce-${++count}`
   return { kind: 'claim', lease, holder, durationMs: 10_000, nonce, value: undefined, lapsed: undefined, ...more }
 }
 

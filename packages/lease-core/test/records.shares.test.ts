@@ -1,7 +1,7 @@
 /** Shares of a counted lease: what their weights leave, the next in the queue, and the notified ones. */
 import { expect } from 'chai'
 import type { FoundRecords } from '#src/records/record.ts'
-import type { ClaimOp, ShareOp, Substrate, Verdict } from '#src/substrate.ts'
+import { StoreFailure, type ClaimOp, type ShareOp, type Substrate, type Verdict } from '#src/substrate.ts'
 import { TestClock } from '#src/testing/index.ts'
 import { ask, claim, CLIENT, grant, MapStore, MapSubstrate, newCall, OTHER, release } from './records.setting.ts'
 
@@ -31,7 +31,7 @@ describe('shares on a store of records', () => {
   const define = (capacity: number | undefined, from: string | undefined, generation = `g${++generations}`) =>
     ask(substrate, { kind: 'define', lease: 'l#', capacity, from, generation })
   const generation = async (): Promise<string | undefined> => (await other.counted('l#', newCall())).generation
-  /** Ends the share, while somebody listens: so it is found out who is notified. */
+  /** Ends the share, while somebody listens: only then the verdict names the notified ones. */
   const end = async (holder: string): Promise<Verdict> => {
     const stop = substrate.watch(() => {}, CLIENT)
     try {
@@ -75,6 +75,31 @@ describe('shares on a store of records', () => {
     expect((await take('c', 1, passing)).outcome).to.equal('refused')
     expect((await end('a')).told).to.equal(2) // both of those who wait
     expect((await take('b', 2, { place: heavy.ticket?.place })).outcome).to.equal('granted')
+  })
+
+  it('that could be had are pointed out to those ahead, by each claim that meets only their tickets', async () => {
+    await take('a', 4)
+    for (const holder of ['b', 'c']) await take(holder, 4, { place: 0 })
+    await ask(substrate, release('l#a', 'a')) // nobody listens
+    const { version } = store.recordOf('l#') ?? expect.fail('counted')
+    const third = await take('d', 4, { place: 0 })
+    expect([third.ticket, third.told]).to.deep.equal([{ place: 3, ahead: 2 }, 2])
+    const { version: entered } = store.recordOf('l#') ?? expect.fail('counted')
+    // One that has its ticket writes nothing new, but another version.
+    const second = await take('c', 4, { place: 2 })
+    expect([second.ticket, second.told]).to.deep.equal([{ place: 2, ahead: 1 }, 2])
+    expect(new Set([version, entered, store.recordOf('l#')?.version]).size).to.equal(3)
+  })
+
+  it('are released also where it cannot be found out which ones are notified', async () => {
+    await take('a', 4)
+    await take('b', 4, { place: 0 })
+    store.plan('read', async () => {
+      throw new StoreFailure('away', { isNotDone: true })
+    })
+    const { outcome, told } = await end('a')
+    expect([outcome, told, store.isThrough]).to.deep.equal(['granted', undefined, true])
+    expect((await other.counted('l#', newCall())).shares.size).to.equal(0)
   })
 
   it('are not passed over while there is no room for the first that waits', async () => {

@@ -121,6 +121,17 @@ describe('leases on a store of records', () => {
     expect(store.recordOf('l')).to.deep.include({ fencingToken, nonces: [op.nonce] })
   })
 
+  it('are refused by what there is, not by what was known before', async () => {
+    const op = claim('l', 'b')
+    await grant(other, op)
+    expect((await ask(substrate, claim('l', 'a'))).outcome).to.equal('refused')
+    await ask(other, release('l', 'b', { nonce: op.nonce }))
+    const { fencingToken } = await grant(substrate, claim('l', 'a'))
+    await ask(other, release('l', 'a', { fencingToken }))
+    expect((await ask(substrate, extend('l', 'a', { fencingToken }))).outcome).to.equal('refused')
+    expect(await holderOf()).to.equal(undefined)
+  })
+
   it('are contended, not unknown, where another request is at the record', async () => {
     store.plan('write', async () => {
       throw new StoreFailure('a transaction is under way', { isNotDone: true, isContended: true })

@@ -92,6 +92,14 @@ describe('the tickets of a lease', () => {
     expect(queuedOf(waiter(0), lapsed).queued.ticket).to.deep.equal({ place: 3, ahead: 1 })
   })
 
+  it('are numbered on, also when nobody is left in the latest places', () => {
+    const left = { ...lease(1), places: 4 }
+    const { queued: given, after } = queuedOf(waiter(0), left)
+    expect([given.ticket, after?.places]).to.deep.equal([{ place: 5, ahead: 1 }, 5])
+    // One that comes back to an earlier place does not turn the numbers back, and one to a later place leads them on.
+    expect([2, 9].map((place) => queuedOf(waiter(place), left).after?.places)).to.deep.equal([4, 9])
+  })
+
   it('are gone with a grant: its own, and of those ahead the two that were notified and have not come', () => {
     expect(placesAfter(decided(waiter(1), lease(4)))).to.deep.equal([2, 3, 4])
     expect(placesAfter(decided(waiter(2), lease(4)))).to.deep.equal([3, 4])

@@ -24,7 +24,7 @@ leases have lapsed, another is killed. In the end the books are checked.
 
 Environment:
   DATABASE_URL       a PostgreSQL server (15 or later); a schema is made there
-  REDIS_URL          a Redis server (7 or later); keys with a prefix of their own
+  REDIS_URL          a Redis server (7 or later); keys with a prefix there
   ETCD_ENDPOINTS     members of etcd (3.4 or later), comma separated; likewise
   DYNAMODB_ENDPOINT  URL of a local DynamoDB, or of AWS; a table is made there
                      What the demo makes is removed afterwards. Without the
