@@ -63,7 +63,7 @@ for (const substrate of isMatrix() ? [memory, redis, postgres, redisCluster, etc
 const KEPT_MS = 300
 
 /** What cannot try: an election waits until it is free, the other for the whole duration of the lease. */
-const waitsForWhatIsTaken: readonly string[] = ['etcd3-election', 'lock-client']
+const waitsForWhatIsTaken: readonly string[] = ['etcd3-election', 'dynamodb-lock-client']
 
 /** Where the contestant is, for one more beside it. */
 interface Where {

@@ -8,7 +8,7 @@ export const deliveryhero: Adapter = dynamodbPeer({
   dependency: '@deliveryhero/dynamodb-lock',
   about: `trustLocalTime: clocks decide what has lapsed; who waits asks every ${ASK_AGAIN_MS} ms`,
   can: ['one', 'keep', 'queue'],
-  handOffSeconds: 0.2,
+  handOffSeconds: 0.3,
   async connect(dynamodb, prefix, { lockTable }) {
     const { dynamoDBLockClientFactory } = await import('@deliveryhero/dynamodb-lock')
     let renewals = 0

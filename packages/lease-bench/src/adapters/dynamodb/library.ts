@@ -12,8 +12,8 @@ export const dynamodbLibrary: Adapter = {
   about: 'the Manager, default options',
   can: [...libraryCan, 'guard'],
   guards: ['TransactWriteItems'],
-  handOffSeconds: 0.7,
-  waiters: { atMost: 64, because: 'each who waits is in the item of the lease, and all of them join at once' },
+  handOffSeconds: 0.4,
+  waiters: { atMost: 64, because: 'each who waits is in the item of the lease, and all join at once' },
   open: async (ground, { space } = ownSeat()) => open(ground, space),
 }
 

@@ -28,29 +28,33 @@ const require = createRequire(import.meta.url) // it has no types
 const modes = (): LockClient => require('dynamodb-lock-client') as LockClient
 
 /** What the library calls of SDK 2, over SDK 3. */
-type Documents = Record<'get' | 'put' | 'delete', (params: never, done: Done<unknown>) => void>
+interface Documents {
+  get(params: Parameters<DynamoDBDocument['get']>[0], done: Done<unknown>): void
+  put(params: Parameters<DynamoDBDocument['put']>[0], done: Done<unknown>): void
+  delete(params: Parameters<DynamoDBDocument['delete']>[0], done: Done<unknown>): void
+}
 
 /** @param renewed is called for each heartbeat that was granted */
 function documentsOn(dynamodb: DynamoDBClient, renewed: () => void): Documents {
   const documents = DynamoDBDocument.from(dynamodb)
-  const call = <Params>(
-    send: (params: Params) => Promise<unknown>,
-  ): ((params: Params, done: Done<unknown>) => void) => {
-    return (params, done) => {
-      send(params).then(
-        (result) => done(undefined, result),
-        (error: Error) => done(Object.assign(error, { code: error.name }), undefined), // where SDK 2 has the name
-      )
-    }
-  }
   return {
-    get: call((params: Parameters<typeof documents.get>[0]) => documents.get(params)),
-    put: call(async (params: Parameters<typeof documents.put>[0]) => {
-      await documents.put(params)
-      if (isHeartbeat(params)) renewed()
-    }),
-    delete: call((params: Parameters<typeof documents.delete>[0]) => documents.delete(params)),
+    get: (params, done) => documents.get(params, coded(done)),
+    put(params, done) {
+      documents.put(
+        params,
+        coded((error, result) => {
+          if (!error && isHeartbeat(params)) renewed()
+          done(error, result)
+        }),
+      )
+    },
+    delete: (params, done) => documents.delete(params, coded(done)),
   }
+}
+
+/** The name of an error of SDK 3 is where SDK 2 has it. */
+function coded(done: Done<unknown>): Done<unknown> {
+  return (error, result) => done(error instanceof Error ? Object.assign(error, { code: error.name }) : error, result)
 }
 
 /** A claim has another condition, and a release leaves the lease one millisecond. */
@@ -68,7 +72,7 @@ function released(lock: Lock): Promise<void> {
 
 /** With leases and fencing tokens. A claim of what another holds sleeps for the whole duration of the lease: it is no try, and no queue. */
 export const lockClientFailOpen: Adapter = dynamodbPeer({
-  name: 'lock-client',
+  name: 'dynamodb-lock-client',
   dependency: 'dynamodb-lock-client',
   about: 'FailOpen, on SDK 3; who waits looks again after the whole duration of the lease',
   can: ['one', 'keep'],
@@ -107,11 +111,11 @@ export const lockClientFailOpen: Adapter = dynamodbPeer({
 
 /** Without leases: what a dead process has locked stays locked. */
 export const lockClientFailClosed: Adapter = dynamodbPeer({
-  name: 'lock-client-closed',
+  name: 'dynamodb-lock-client-closed',
   dependency: 'dynamodb-lock-client',
   about: `FailClosed, on SDK 3: without leases or fencing tokens; who waits asks every ${ASK_AGAIN_MS} ms`,
   can: ['one', 'queue'],
-  handOffSeconds: 0.2,
+  handOffSeconds: 0.3,
   async connect(dynamodb, prefix, { locks }) {
     const { FailClosed } = modes()
     const modeFor = (retryCount: number): Mode =>
