@@ -52,7 +52,7 @@ export interface Substrate {
   reach(url: string): Promise<Ground>
 }
 
-export type SubstrateName = 'memory' | 'postgres' | 'redis' | 'redis-cluster' | 'etcd'
+export type SubstrateName = 'memory' | 'postgres' | 'redis' | 'redis-cluster' | 'etcd' | 'dynamodb'
 
 /** `library`: ours. `raw`: the same done by hand, the limit to measure against. `peer`: somebody else's library. */
 export type Role = 'library' | 'raw' | 'peer'
@@ -69,6 +69,8 @@ export interface Adapter {
   readonly atMost?: number
   /** Clients of it that can wait for one lease, where that is not as many as one likes, and why. */
   readonly waiters?: { readonly atMost: number; readonly because: string }
+  /** About how long a hand-off takes, where that is known to be long. */
+  readonly handOffSeconds?: number
   /** Kinds of transactions that it can guard. */
   readonly guards?: readonly string[]
   /** Its figure only explains another one: `--quick` leaves it out. */

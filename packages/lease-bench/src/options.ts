@@ -142,7 +142,7 @@ export function parseOptions(
     .addHelpText('after', `\nAdapters: ${adapters.join(', ')}`)
     .addHelpText(
       'after',
-      '\nServers of its own, as durable as in production, or those that DATABASE_URL, REDIS_URL and ETCD_ENDPOINTS name.',
+      '\nServers of its own, as durable as in production, or those that DATABASE_URL, REDIS_URL, ETCD_ENDPOINTS and DYNAMODB_ENDPOINT name.',
     )
     .allowExcessArguments(false)
     .parse(argv, { from: 'user' })

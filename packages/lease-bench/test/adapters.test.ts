@@ -13,6 +13,7 @@ import {
   type Substrate,
   type Table,
 } from '#src/bench.ts'
+import { dynamodb } from '#src/substrates/dynamodb.ts'
 import { etcd } from '#src/substrates/etcd.ts'
 import { memory } from '#src/substrates/memory.ts'
 import { postgres } from '#src/substrates/postgres.ts'
@@ -23,7 +24,7 @@ import { testServers } from './servers.ts'
 
 const servers = testServers()
 
-for (const substrate of isMatrix() ? [memory, redis, postgres, redisCluster, etcd] : [memory]) {
+for (const substrate of isMatrix() ? [memory, redis, postgres, redisCluster, etcd, dynamodb] : [memory]) {
   const url = servers.get(substrate.name)
   if (url === undefined) continue
   describe(`bench: adapters on ${substrate.name}`, () => {
@@ -61,6 +62,9 @@ for (const substrate of isMatrix() ? [memory, redis, postgres, redisCluster, etc
 /** How long a lease lasts that must be renewed in time. */
 const KEPT_MS = 300
 
+/** What cannot try: an election waits until it is free, the other for the whole duration of the lease. */
+const waitsForWhatIsTaken: readonly string[] = ['etcd3-election', 'dynamodb-lock-client']
+
 /** Where the contestant is, for one more beside it. */
 interface Where {
   readonly ground: Ground
@@ -73,8 +77,7 @@ const abilities: Readonly<Record<Ability, (adapter: Adapter, contestant: Contest
       const one = ableTo(adapter, contestant, 'one')
       for (let times = 0; times < 2; times++) {
         await one.claim('one')
-        // An election that is not free waits.
-        if (adapter.role === 'peer' && adapter.name !== 'etcd3-election') {
+        if (adapter.role === 'peer' && !waitsForWhatIsTaken.includes(adapter.name)) {
           const refused = await one.claim('one').catch((error: unknown) => error)
           expect(refused, 'a second claim').to.be.instanceOf(Error)
         }

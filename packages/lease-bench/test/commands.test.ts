@@ -1,18 +1,24 @@
 import { expect } from 'chai'
-import type { Ground } from '#src/bench.ts'
+import type { Ground, Place } from '#src/bench.ts'
 import { substrateNamed } from '#src/substrates/index.ts'
 import { testServers } from './servers.ts'
 
 // In memory only what the library sends is counted: see what the workloads measure.
 for (const [name, url] of [...testServers()].filter(([name]) => name !== 'memory')) {
   describe(`bench: commands counted on ${name}`, () => {
+    let place: Place
     let ground: Ground
 
     before(async () => {
-      ground = await (await substrateNamed(name)).reach(url())
+      const substrate = await substrateNamed(name)
+      place = await substrate.open(url())
+      ground = await substrate.reach(place.url)
     })
 
-    after(() => ground.close())
+    after(async () => {
+      await ground.close()
+      await place.close()
+    })
 
     it('bytes are counted of each answer', async () => {
       await ground.roundTrip()

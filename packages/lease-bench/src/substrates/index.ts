@@ -7,6 +7,7 @@ const loaders: Readonly<Record<SubstrateName, () => Promise<Substrate>>> = {
   redis: async () => (await import('./redis.ts')).redis,
   'redis-cluster': async () => (await import('./redis-cluster.ts')).redisCluster,
   etcd: async () => (await import('./etcd.ts')).etcd,
+  dynamodb: async () => (await import('./dynamodb.ts')).dynamodb,
 }
 
 /** @throws Error there is none of that name */

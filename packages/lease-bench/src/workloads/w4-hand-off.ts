@@ -3,6 +3,7 @@ import {
   ableTo,
   armsOf,
   type Adapter,
+  type Arm,
   type Ground,
   type Metric,
   type Sample,
@@ -60,15 +61,17 @@ const metrics: readonly [Metric, ...Metric[]] = [
 
 interface Task {
   readonly waiters: number
+  /** Of the adapter. */
+  readonly handOffSeconds?: number | undefined
 }
 
 /** From the release of a lease to the grant of the next who waits for it, each in a client of its own, in several processes. */
 export const w4HandOff: Workload<Task> = {
   name: 'W4',
   about: 'hand-off of a lease to one of those who wait for it, in other processes',
-  takes: (seconds, { role, task: { waiters } }) =>
+  takes: (seconds, { role, task: { waiters, handOffSeconds = HAND_OFF_SECONDS[role] } }) =>
     Math.min(IDLE_SECONDS, seconds) +
-    Math.max(seconds, leastFor(waiters) * HAND_OFF_SECONDS[role]) +
+    Math.max(seconds, leastFor(waiters) * handOffSeconds) +
     waiters / OPENED_PER_SECOND +
     (2 * SETTLING_MS) / 1000,
   tables({ adapters: all, waiters, details = true }) {
@@ -84,7 +87,12 @@ export const w4HandOff: Workload<Task> = {
           : [],
       )
       const title = `release to next grant, ${count.toLocaleString('en-US')} waiting in as many clients`
-      return { title, metrics, ...armsOf(adapters, can, { waiters: count }), unable }
+      const { arms, references } = armsOf<Task>(adapters, can, { waiters: count })
+      const own = arms.map((arm): Arm<Task> => {
+        const { handOffSeconds } = adapters.find(({ name }) => name === arm.adapter) ?? {}
+        return { ...arm, task: { ...arm.task, handOffSeconds } }
+      })
+      return { title, metrics, arms: own, references, unable }
     })
   },
   async start(adapter, ground, { waiters }) {
