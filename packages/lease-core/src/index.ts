@@ -57,6 +57,7 @@ export { traces, traceWork } from './tracing.ts'
 export type { ApplyTrace, CallTrace, CheckTrace, ClaimTrace, HoldTrace, ReleaseTrace, WorkTrace } from './tracing.ts'
 // Of `lease-core/adapter`: for a Client over your own store.
 export { contended, granted, refused, unknown } from './substrate.ts'
+export { HintStream } from './hint-stream.ts'
 export { SubstrateClient } from './substrate-client.ts'
 export type { SubstrateClientOptions } from './substrate-client.ts'
 export type { Token } from './token.ts'
