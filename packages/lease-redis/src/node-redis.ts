@@ -4,7 +4,6 @@
  * Differences that are levelled here: keys and arguments of scripts are lists; a duplicate connects when it is asked to; one without a
  * reconnect strategy ends by an error, not by an event; an EXEC after a change of what was watched rejects instead of answering null.
  */
-import { EventEmitter } from 'node:events'
 import { hasMethods } from 'lease-core'
 import type {
   NodeRedisClient,
@@ -16,6 +15,7 @@ import type {
   RedisListenConnection,
   RedisScripting,
 } from './driver.ts'
+import { OwnConnection } from './own-connection.ts'
 
 /** Whether it is a client, a cluster or a sentinel of node-redis. */
 export function isNodeRedis(given: unknown): given is NodeRedisScripting {
@@ -148,50 +148,40 @@ function ownWay({ options }: NodeRedisClient, more: object): object {
 }
 
 /** A connection of our own. It connects by itself, and its end is final. */
-class Duplicate extends EventEmitter implements RedisListenConnection {
-  readonly #client: Promise<NodeRedisClient>
-  readonly #scripting: Promise<OverScripting>
+class Duplicate extends OwnConnection<NodeRedisClient> implements RedisListenConnection {
   /** Once it is connected. */
   #current: NodeRedisClient | undefined
   readonly options: { readonly retryStrategy: null; readonly keyPrefix: string | undefined }
-  #isOver = false
 
   /** @param keyPrefix what the driver puts in front of each key, also here */
   constructor(model: NodeRedisClient | Promise<NodeRedisClient>, keyPrefix?: string) {
-    super()
+    super(model)
     this.options = { retryStrategy: null, keyPrefix }
-    this.on('error', () => {}) // `end` follows, and what was asked rejects
-    this.#client = this.#connected(model)
-    this.#client.catch((error: unknown) => this.#fail(error))
-    this.#scripting = this.#client.then((client) => new OverScripting(client))
-    this.#scripting.catch(() => {})
   }
 
-  async #connected(model: NodeRedisClient | Promise<NodeRedisClient>): Promise<NodeRedisClient> {
-    const client = await model
-    client.on('error', (error: unknown) => this.#fail(error))
-    client.on('end', () => this.#end())
-    if (this.#isOver) throw new Error('this connection is closed')
+  protected override async open(client: NodeRedisClient): Promise<void> {
+    client.on('error', (error: unknown) => this.fail(error))
+    client.on('end', () => this.end())
+    if (this.isOver) throw new Error('this connection is closed')
     if (client.isOpen !== true) await client.connect()
-    if (this.#isOver) destroy(client)
+    if (this.isOver) destroy(client)
     this.#current = client
-    return client
   }
 
-  async eval(script: string, numberOfKeys: number, ...rest: Argument[]): Promise<unknown> {
-    return (await this.#scripting).eval(script, numberOfKeys, ...rest)
+  protected override scripting(client: NodeRedisClient): RedisScripting {
+    return new OverScripting(client)
   }
 
-  async evalsha(sha: string, numberOfKeys: number, ...rest: Argument[]): Promise<unknown> {
-    return (await this.#scripting).evalsha(sha, numberOfKeys, ...rest)
+  protected override close(client: NodeRedisClient): void {
+    destroy(client)
   }
 
   async watch(...keys: string[]): Promise<unknown> {
-    return asText(await (await this.#client).watch?.(keys))
+    return asText(await (await this.client).watch?.(keys))
   }
 
   async unwatch(): Promise<unknown> {
-    return (await this.#client).unwatch?.()
+    return (await this.client).unwatch?.()
   }
 
   /** After the first answer: it is asked for once something is watched. */
@@ -200,32 +190,15 @@ class Duplicate extends EventEmitter implements RedisListenConnection {
   }
 
   async subscribe(channel: string): Promise<unknown> {
-    return (await this.#client).subscribe?.(channel, (message, from) => this.emit('message', from, message))
+    return (await this.client).subscribe?.(channel, (message, from) => this.emit('message', from, message))
   }
 
   async unsubscribe(channel: string): Promise<unknown> {
-    return (await this.#client).unsubscribe?.(channel)
+    return (await this.client).unsubscribe?.(channel)
   }
 
   async ping(): Promise<unknown> {
-    return (await this.#client).ping?.()
-  }
-
-  disconnect(): void {
-    this.#end()
-  }
-
-  #fail(error: unknown): void {
-    if (this.#isOver) return
-    this.emit('error', error)
-    this.#end()
-  }
-
-  #end(): void {
-    if (this.#isOver) return
-    this.#isOver = true
-    this.#client.then(destroy, () => {})
-    this.emit('end')
+    return (await this.client).ping?.()
   }
 }
 

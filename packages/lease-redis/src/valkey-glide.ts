@@ -9,9 +9,9 @@
  * the driver lose the whole answer; errors of the server get their own words back; subscriptions outlive a reconnection,
  * and what was missed in between is not replayed.
  */
-import { EventEmitter } from 'node:events'
 import { hasMethods } from 'lease-core'
 import type { RedisListenConnection, RedisScripting, ValkeyGlideClient, ValkeyGlideMessage } from './driver.ts'
+import { OwnConnection } from './own-connection.ts'
 
 /** `Decoder.Bytes` of the driver. */
 const BYTES = 0
@@ -113,41 +113,27 @@ function asTheServerSaid(error: unknown): unknown {
 }
 
 /** A client that was made for us alone: it is closed in the end. */
-export class ValkeyGlideOwn extends EventEmitter implements RedisListenConnection, RedisScripting {
-  readonly #client: Promise<ValkeyGlideClient>
-  readonly #scripting: Promise<ValkeyGlideScripting>
+export class ValkeyGlideOwn extends OwnConnection<ValkeyGlideClient> implements RedisListenConnection {
   /** Which connections to the server it had when it was first asked. */
   #beginning: Promise<string> | undefined
   #isReading = false
-  #isOver = false
 
-  constructor(made: ValkeyGlideClient | Promise<ValkeyGlideClient>) {
-    super()
-    this.on('error', () => {}) // `end` follows, and what was asked rejects
-    this.#client = this.#made(made)
-    this.#client.catch((error: unknown) => this.#fail(error))
-    this.#scripting = this.#client.then((client) => new ValkeyGlideScripting(client))
-    this.#scripting.catch(ignore)
+  protected override open(client: ValkeyGlideClient): void {
+    if (this.isOver) client.close()
   }
 
-  async #made(made: ValkeyGlideClient | Promise<ValkeyGlideClient>): Promise<ValkeyGlideClient> {
-    const client = await made
-    if (this.#isOver) client.close()
-    return client
+  protected override scripting(client: ValkeyGlideClient): RedisScripting {
+    return new ValkeyGlideScripting(client)
   }
 
-  async eval(script: string, numberOfKeys: number, ...rest: Argument[]): Promise<unknown> {
-    return (await this.#scripting).eval(script, numberOfKeys, ...rest)
-  }
-
-  async evalsha(sha: string, numberOfKeys: number, ...rest: Argument[]): Promise<unknown> {
-    return (await this.#scripting).evalsha(sha, numberOfKeys, ...rest)
+  protected override close(client: ValkeyGlideClient): void {
+    client.close()
   }
 
   async subscribe(channel: string): Promise<void> {
     this.#beginning ??= this.#connections()
     await this.#beginning
-    const client = await this.#client
+    const client = await this.client
     this.#read(client)
     await client.subscribe([channel], SUBSCRIBE_MS).catch((cause: unknown) => {
       const doubt = 'is its protocol RESP3, and may this user SUBSCRIBE?'
@@ -156,23 +142,19 @@ export class ValkeyGlideOwn extends EventEmitter implements RedisListenConnectio
   }
 
   async unsubscribe(channel: string): Promise<void> {
-    await (await this.#client).unsubscribe([channel], SUBSCRIBE_MS)
+    await (await this.client).unsubscribe([channel], SUBSCRIBE_MS)
   }
 
   /** A sign of life. It ends where the driver has connected again: messages may have been missed. */
   async ping(): Promise<void> {
     const [now, before] = await Promise.all([this.#connections(), this.#beginning])
     if (before === undefined || before === now) return
-    this.#fail(new Error('the client of valkey-glide has lost its connection and made another'))
-  }
-
-  disconnect(): void {
-    this.#end()
+    this.fail(new Error('the client of valkey-glide has lost its connection and made another'))
   }
 
   /** The numbers of its connections, or, without the right to ask for them, the same answer each time. */
   async #connections(): Promise<string> {
-    const client = await this.#client
+    const client = await this.client
     const everywhere = isClusterClient(client) && ({ route: 'allPrimaries' } as const)
     const ids = client.customCommand(['CLIENT', 'ID'], { decoder: BYTES, ...everywhere })
     const answer = await ids.catch((error: unknown) => rethrowUnlessReply(asTheServerSaid(error)))
@@ -188,26 +170,13 @@ export class ValkeyGlideOwn extends EventEmitter implements RedisListenConnectio
     if (this.#isReading) return
     this.#isReading = true
     const next = async (): Promise<void> => {
-      while (!this.#isOver) this.#tell(await client.getPubSubMessage())
+      while (!this.isOver) this.#tell(await client.getPubSubMessage())
     }
-    next().catch((error: unknown) => this.#fail(error))
+    next().catch((error: unknown) => this.fail(error))
   }
 
   #tell({ channel, message }: ValkeyGlideMessage): void {
     this.emit('message', String(channel), String(message))
-  }
-
-  #fail(error: unknown): void {
-    if (this.#isOver) return
-    this.emit('error', error)
-    this.#end()
-  }
-
-  #end(): void {
-    if (this.#isOver) return
-    this.#isOver = true
-    this.#client.then((client) => client.close(), ignore)
-    this.emit('end')
   }
 }
 
@@ -215,5 +184,3 @@ function rethrowUnlessReply(error: unknown): undefined {
   if ((error as { readonly name?: unknown } | null)?.name !== 'ReplyError') throw error
   return undefined
 }
-
-function ignore(): void {}
