@@ -21,7 +21,7 @@ export class HintListeners {
     this.#listeners.delete(listener)
   }
 
-  /** Notifies those who listen now, unless one before them has stopped them. */
+  /** Notifies each present listener, unless an earlier one has removed it. */
   readonly tell: Listener = (change) => {
     for (const listener of [...this.#listeners]) if (this.#listeners.has(listener)) listener(change)
   }

@@ -55,7 +55,7 @@ interface Change {
   readonly share?: LeaseRecord | undefined
   /** Whether the verdict carries what there is then of the counted lease. */
   readonly counts?: boolean
-  /** Whether the first of those who wait are notified, if there is room. */
+  /** Whether the first waiters are notified, if there is room. */
   readonly tells?: boolean
   readonly ends?: Decision['ends']
 }
@@ -123,7 +123,7 @@ function claimShare(op: ClaimOp & { readonly share: ShareOp }, room: Room, conte
   return { verdict: granted(holdingOf(term)), gate: { ...next, expires }, share: term, tells: true }
 }
 
-/** Of a claim that a wait may make granted. One that meets only tickets makes sure that those who have them are notified. */
+/** The refusal of a claim that may wait. If only tickets are in its way, their waiters are notified. */
 function refusalOf(
   op: ClaimOp,
   room: Room,
@@ -134,7 +134,7 @@ function refusalOf(
   const verdict = { ...refused(undefined), ...more }
   if (isFull || !fitsFirst(room, context)) return { verdict, gate: after, counts: true }
   if (op.place === 0) return { verdict: { ...verdict, told: lastTold(ahead) }, gate: after, counts: true }
-  // In another version, the first of those who wait are notified again.
+  // In another version, the first waiters are notified again.
   const gate = after ?? room.gate
   return { verdict: { ...verdict, told: lastTold(waitersIn(gate, context)) }, gate, counts: true }
 }
@@ -147,20 +147,20 @@ function define({ capacity, from, generation }: DefineOp, { gate }: Room, contex
   if (isDone) return { verdict: granted(undefined), counts: true }
   if (context.isStale || gate.before.includes(generation)) return { verdict: late }
   if (present !== from) return { verdict: refused(undefined), counts: true }
-  // Those who can get no share any more are in nobody's way.
+  // Waiters that can get no share any more leave the queue.
   const queue = waitersIn(gate, context).filter(({ weight }) => weight <= (capacity ?? 0))
   const definition = capacity === undefined ? undefined : { capacity, generation, byUse: false }
   const before = capacity === undefined ? [present ?? '-', generation] : gate.before
   return { verdict: granted(undefined), gate: { ...gate, queue, definition, before }, counts: true, tells: true }
 }
 
-/** Whether there is room for the first of those who wait. */
+/** Whether there is room for the first waiter. */
 export function fitsFirst({ gate, shares }: Room, context: Pick<DecisionContext, 'nowMs'>): boolean {
   const [first] = waitersIn(gate, context)
   return first !== undefined && weightOf(shares) + first.weight <= (gate.definition?.capacity ?? 0)
 }
 
-/** The last of those who are notified, if there is room for the first. */
+/** The last waiter that is notified, if there is room for the first. */
 export function toldIn(room: Room, context: Pick<DecisionContext, 'nowMs'>): number | undefined {
   return fitsFirst(room, context) ? lastTold(waitersIn(room.gate, context)) : undefined
 }

@@ -38,7 +38,7 @@ interface Change {
   readonly outcome: 'granted' | 'refused' | 'late'
   readonly after?: LeaseRecord | 'deleted' | undefined
   readonly queued?: Queued | undefined
-  /** Refused only because of those who wait: no term is in the way. */
+  /** Refused only because of waiters: no term is in the way. */
   readonly isVacant?: boolean | undefined
 }
 

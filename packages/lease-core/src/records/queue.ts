@@ -1,5 +1,5 @@
 /**
- * The queue of those who wait for a lease: part of its record, so that every decision on the lease sees it (`ticket.ts`). That of a counted
+ * The queue of waiters for a lease: part of its record, so that every decision on the lease sees it (`ticket.ts`). That of a counted
  * lease is in the record that decides its grants.
  *
  * A ticket that nobody renews is forgotten after `INTEREST_MS`, by the wall clock of the process that gave it. A clock that is wrong costs

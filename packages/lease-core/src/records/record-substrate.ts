@@ -60,7 +60,7 @@ export interface RecordSubstrateOptions {
   readonly unreadable: (lease: string, reason: string) => SubstrateWarning
 }
 
-/** How long one look of those who wait may take. */
+/** How long one look of waiters may take. */
 const LOOK_MS = 5_000
 /** How many times one operation may meet another at the same record before it counts as contended. */
 const MOST_ROUNDS = 8
@@ -76,7 +76,7 @@ export abstract class RecordSubstrate implements Substrate {
   readonly #store: RecordStore
   readonly #clock: Clock
   readonly #records: KnownRecords
-  /** By the client; undefined: of those who hear of everything. */
+  /** By the client; undefined: of listeners to the whole namespace. */
   readonly #hints = new Map<string | undefined, PolledHints>()
   readonly #unreadable = new OncePerLease()
 
@@ -110,7 +110,7 @@ export abstract class RecordSubstrate implements Substrate {
       if (kind === 'leave' && op.place === undefined) return granted(undefined)
       const counted = countedOp(op)
       const decided = await (counted === undefined ? this.#onOne(op as SingleOp, call) : this.#onCounted(counted, call))
-      const hints = this.#hints.get(call.client) // those who have begun to listen in the meantime, too
+      const hints = this.#hints.get(call.client) // also one that has begun to listen in the meantime
       if (hints === undefined) return decided.verdict
       if (kind === 'claim' || kind === 'extend') this.#hear(op, decided, hints)
       const mayMakeRoom = counted === undefined && kind !== 'extend' && kind !== 'pin'

@@ -49,7 +49,7 @@ export interface LeaseRecord {
   readonly definition: Definition | undefined
   /** The definition that was removed last, if the counted lease is not defined: its generation, and that of its removal. */
   readonly before: readonly string[]
-  /** Of those who wait, in the order of the places; also those that have lapsed. */
+  /** Of waiters, in the order of the places; also tickets that have lapsed. */
   readonly queue: readonly QueueTicket[]
   /** The place of the latest ticket. */
   readonly places: number
