@@ -1526,6 +1526,17 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       override defineByUse(): void {}
     },
   },
+  'a refused claim does not define': {
+    store: class extends BreakableStore {
+      override claimShare(op: ClaimOp, share: ShareOp, stamp: Stamp): Verdict {
+        const name = countedOf(op.lease) ?? op.lease
+        const wasDefined = this.definitions.has(name)
+        const verdict = super.claimShare(op, share, stamp)
+        if (!wasDefined && verdict.outcome === 'refused') this.definitions.delete(name)
+        return verdict
+      }
+    },
+  },
   'another capacity is ignored': {
     store: class extends BreakableStore {
       override isCapacity(): boolean {

@@ -400,6 +400,20 @@ export const shares: Suite = {
       'shares',
     )
 
+    clause(
+      'a claim with a capacity defines what is not defined, also if the shares that stand leave no room for it',
+      async (context) => {
+        const first = await define(context, 3, undefined)
+        await claim(context, ALICE, { weight: 2 })
+        await define(context, undefined, first)
+        const { capacity } = await refused(context, BOB, { weight: 2, capacity: 3 })
+        same([capacity, (await read(context)).capacity], [3, 3], 'the capacity, as it is told and read')
+        await claim(context, CAROL, {})
+        await holders(context, ALICE, CAROL)
+      },
+      'shares',
+    )
+
     // ── the queue ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     clause(

@@ -95,8 +95,14 @@ function claimShare(op: ClaimOp & { readonly share: ShareOp }, room: Room, conte
   const change = claimed(op, own, context)
   if (change !== undefined) return { verdict: decisionOf(lease, own, change, context).verdict, share: change.after }
 
-  const definition = room.gate.definition ?? definedBy(op)
-  const gate = { ...room.gate, definition }
+  const made = room.gate.definition === undefined ? definedBy(op) : undefined
+  if (made !== undefined && room.gate.before.includes(made.generation)) return { verdict: late }
+  const definition = room.gate.definition ?? made
+  // A definition that a claim made may be forgotten some time after the latest grant.
+  const forgottenAt = (record: LeaseRecord): number => expiryOf(record, context, op.durationMs + DEFINITION_MS)
+  // Also a refused claim defines what was not defined.
+  const defined = made && { ...room.gate, definition: made, expires: forgottenAt(room.gate) }
+  const gate = defined ?? room.gate
   const others = [...room.shares].filter(([other, { term }]) => other !== lease && term !== undefined)
   const isOut = ([other, record]: readonly [string, LeaseRecord]): boolean =>
     isLapsed(record, share.lapsed.get(other)) || isOver(record, context)
@@ -104,7 +110,7 @@ function claimShare(op: ClaimOp & { readonly share: ShareOp }, room: Room, conte
   const { capacity } = definition ?? {}
   const left = (capacity ?? 0) - weightOf(others.filter((one) => !isOut(one)))
   const isNever = capacity === undefined || (share.capacity ?? capacity) !== capacity || share.weight > capacity
-  if (isNever) return { verdict: refused(undefined), counts: true }
+  if (isNever) return { verdict: refused(undefined), gate: defined, counts: true }
   const isFull = share.weight > left
   if (lapsed.length > 0 && !isFull) {
     const ends = lapsed.map(([other, { term }]) => ({ kind: 'expire', lease: other, lapsed: term?.version }) as const)
@@ -113,14 +119,15 @@ function claimShare(op: ClaimOp & { readonly share: ShareOp }, room: Room, conte
 
   const ahead = aheadOf(op, waitersIn(gate, context))
   const isNext = ahead.length <= share.passing && ahead.every(({ weight }) => weight <= left)
-  if (isFull || !isNext) return refusalOf(op, { ...room, gate }, context, { ahead, isFull })
+  if (isFull || !isNext) {
+    const refusal = refusalOf(op, { ...room, gate }, context, { ahead, isFull })
+    return { ...refusal, gate: refusal.gate ?? defined }
+  }
 
   const fencingToken = nextToken(gate, context)
   const term = opened(op, own, fencingToken, context)
   const next: LeaseRecord = { ...gate, fencingToken, ...served(op, gate, context) }
-  // A definition that a claim made may be forgotten some time after the last grant.
-  const expires = expiryOf(next, context, op.durationMs + DEFINITION_MS)
-  return { verdict: granted(holdingOf(term)), gate: { ...next, expires }, share: term, tells: true }
+  return { verdict: granted(holdingOf(term)), gate: { ...next, expires: forgottenAt(next) }, share: term, tells: true }
 }
 
 /** The refusal of a claim that may wait. If only tickets are in its way, their waiters are notified. */
