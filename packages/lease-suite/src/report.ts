@@ -5,6 +5,9 @@ import type { FileResult } from './file-run.ts'
 import type { Outcome } from './protocol.ts'
 import type { SuiteResult } from './suite.ts'
 
+/** Of each failure, in the summary. */
+const REASON_LINES = 40
+
 /** A line for each check and file when it is done, with what failed in it; `titles` adds a line for each test. */
 export function printDone(done: CheckResult | FileResult, titles: boolean): void {
   if ('file' in done) printFile(done, titles)
@@ -34,9 +37,12 @@ export function printSummary(result: SuiteResult): void {
     outcomes.filter(({ state }) => state === 'failed').map((outcome) => ({ file, outcome })),
   )
   const wrong = result.checks.filter((check) => check.wrong !== undefined)
-  if (failures.length + wrong.length > 0) console.log('\nfailed, with the reason above:')
-  for (const { title } of wrong) console.log(`  ${title}`)
-  for (const { file, outcome } of failures) console.log(`  ${file.path}: ${outcome.path.join(' › ')}`)
+  // Once more, with the reasons: of a long record often only the end is kept.
+  if (failures.length + wrong.length > 0) console.log('\nfailed:')
+  for (const { title, wrong: reason } of wrong) console.log(`  ${title}${indented(beginningOf(reason))}`)
+  for (const { file, outcome } of failures) {
+    console.log(`  ${file.path}: ${outcome.path.join(' › ')}${indented(beginningOf(outcome.failure))}`)
+  }
   console.log('')
   console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
 }
@@ -96,6 +102,10 @@ function mark(good: boolean): string {
 function lineOf({ path, state, failure, ms }: Outcome): string {
   const took = ms >= 75 ? ` (${Math.round(ms)} ms)` : ''
   return `    ${signs[state]} ${path.join(' › ')}${took}${indented(failure)}`
+}
+
+function beginningOf(text: string | undefined): string | undefined {
+  return text?.split('\n').slice(0, REASON_LINES).join('\n')
 }
 
 function indented(text: string | undefined): string {
