@@ -1,8 +1,8 @@
 /**
  * The kit bites: run against a sound store every clause is green, and run against stores and clients with one defect
  * each exactly those clauses are red that `conformance.broken.json` lists, each for the reason written there; of the
- * manager's suite at least those that the defect names. `test:matrix` runs all clauses against each defect, the test command those
- * that are to be red.
+ * manager's suite at least those that the defect names. `test:matrix` runs all clauses against each defect, the test command the first
+ * few of those that are to be red.
  *
  * After a change of the kit, `UPDATE_EXPECTED=1` writes that file anew: read its difference before you commit it.
  */
@@ -19,6 +19,8 @@ import { Random } from 'lease-simulation'
 type Expected = Record<string, Record<string, string>>
 
 const MANAGER = 'manager: '
+/** Of the clauses that are red for a defect, so many are run by the test command. */
+const FEW = 3
 const file = new URL('../test/conformance.broken.json', import.meta.url)
 const updating = process.env['UPDATE_EXPECTED'] !== undefined
 const tryingAll = updating || process.env['LEASE_SUITE'] === 'matrix'
@@ -71,13 +73,15 @@ describe('the conformance kit', () => {
 
   for (const [name, defect] of Object.entries(DEFECTS)) {
     it(`is red when ${name}`, async () => {
-      const titles = [...Object.keys(expected[name] ?? {}), ...(defect.manager ?? []).map((title) => MANAGER + title)]
-      const all = reds(await run(defect, tryingAll || defect.remembers ? undefined : new Set(titles)))
+      const isWhole = tryingAll || defect.remembers === true
+      const red = Object.entries(expected[name] ?? {}).slice(0, isWhole ? undefined : FEW)
+      const manager = (defect.manager ?? []).map((title) => MANAGER + title).slice(0, isWhole ? undefined : FEW)
+      const all = reds(await run(defect, isWhole ? undefined : new Set([...red.map(([title]) => title), ...manager])))
       const found = Object.fromEntries(Object.entries(all).filter(([title]) => !title.startsWith(MANAGER)))
       if (updating) expected[name] = found
       assert.notDeepEqual(found, {}, 'the defect goes unnoticed')
-      assert.deepEqual(found, expected[name])
-      for (const title of defect.manager ?? []) assert(`${MANAGER}${title}` in all, `not red: ${title}`)
+      assert.deepEqual(found, updating ? found : Object.fromEntries(red))
+      for (const title of manager) assert(title in all, `not red: ${title}`)
     })
   }
 

@@ -21,17 +21,17 @@ import type { RecipesEntry } from './recipes.worker.ts'
 import { unique } from './stores.ts'
 
 /** Of each semaphore, of the lock, and of all jobs together. */
-const GRANTS = isMatrix() ? 2000 : 40
+const GRANTS = isMatrix() ? 2000 : 20
 /**
  * A request is given up after a third of it, at least 250 ms, and each that is given up costs a connection on PostgreSQL and on a busy
  * etcd: a slow machine does nothing else then. With 1.8 seconds on PostgreSQL, at ten times its load, nobody was granted anything.
  */
-const LEASE_MS = { redis: 600, postgres: 6000, etcd: 1800, dynamodb: 3000 } as const
+const LEASE_MS = { redis: 1200, postgres: 6000, etcd: 1800, dynamodb: 3000 } as const
 const SLOT_MS = 1000
 const PROCESSES = 3
 const RUNNERS = 2
 /** A process is expensive to start, so few are killed; in between, one after another is stopped. */
-const KILLS = enough(2)
+const KILLS = isMatrix() ? 10 : 1
 const STOPS = isMatrix() ? 60 : 4
 
 const SEMAPHORES: Readonly<Record<string, number>> = { one: 1, two: 2, fifty: 50 }
@@ -40,7 +40,7 @@ const JOBS = Array.from({ length: 10 }, (_, index) => ({ name: `job-${index}`, r
 const CAPACITIES: Readonly<Record<string, number>> = { ...SEMAPHORES, [LOCK]: MAX_CAPACITY }
 const KINDS = [...Object.keys(CAPACITIES), 'jobs']
 
-const stores = raceStores('sorts', ['postgres'])
+const stores = raceStores('sorts', ['redis'])
 const [first] = stores
 
 function kindOf(lease: string): string {
