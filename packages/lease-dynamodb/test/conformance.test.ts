@@ -9,8 +9,14 @@ import { startDynamodb, type Dynamodb } from 'lease-servers'
 import { after, before, describe, it } from 'mocha'
 import { openSetting, type Setting } from './setting.ts'
 
-/** What tries core more than the adapter takes half of the kit's time: only the matrix runs it here. */
-const OF_THE_MATRIX: readonly string[] = ['limits', 'bad input', 'thousands at once', 'exclusion', 'faults', 'manager']
+/**
+ * What tries core more than the adapter takes most of the kit's time: only the matrix runs it here. The test command runs the whole kit on
+ * records in memory (lease-core), and compares shares here with those in memory.
+ */
+const OF_THE_MATRIX: readonly string[] = [
+  ...['limits', 'bad input', 'thousands at once', 'exclusion', 'faults', 'manager'],
+  ...['queue', 'shares', 'notification'],
+]
 
 describe('lease-dynamodb on a local server', () => {
   // A server of its own, where there is a choice: the kit restarts it.

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import type { Holding, Op } from 'lease-core/adapter'
-import { etcdTargets, until } from 'lease-servers'
+import { enough, etcdTargets, until } from 'lease-servers'
 import { claim, extend, grant, newCall, pin, release, settle, sleep, unique, unpin } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
@@ -18,7 +18,7 @@ for (const target of etcdTargets()) {
       const outcomes: Record<string, number> = {}
       const worker = async (holder: string): Promise<void> => {
         const substrate = setting.substrate({ namespace, etcd: setting.newEtcd() })
-        for (let round = 0; round < 24; round++) {
+        for (let round = 0; round < enough(12); round++) {
           const found =
             round % 6 === 1 || round % 6 === 3 ? await substrate.read(undefined, newCall()) : new Map<string, Holding>()
           const ops = shuffled(names)
@@ -40,8 +40,8 @@ for (const target of etcdTargets()) {
         }
       }
       await Promise.all(['a', 'b', 'c', 'd'].map(worker))
-      expect(outcomes['granted']).to.be.greaterThan(1_000)
-      expect(outcomes['refused']).to.be.greaterThan(500)
+      expect(outcomes['granted']).to.be.greaterThan(500)
+      expect(outcomes['refused']).to.be.greaterThan(250)
       // A key has no etcd lease exactly while it is pinned.
       const substrate = setting.substrate({ namespace })
       const pinned = await substrate.pinned(newCall())
@@ -71,12 +71,12 @@ for (const target of etcdTargets()) {
         }
       }
       // After a lost release nobody would be granted the lease for ten minutes.
-      const enough = until('many releases, and three of each', () => {
+      const many = until('many releases, and three of each', () => {
         const counts = Object.values(releases)
         const total = counts.reduce((sum, count) => sum + count, 0)
         return over.signal.aborted || (total >= 60 && Math.min(...counts) >= 3) || undefined
       })
-      await raced(Object.keys(releases).map(worker), enough, () => over.abort())
+      await raced(Object.keys(releases).map(worker), many, () => over.abort())
     })
 
     it('extensions and releases that read first never undo what came between', async () => {
@@ -131,8 +131,8 @@ for (const target of etcdTargets()) {
         }
       }
       const live = (): number => windows.filter(({ from, to }) => from < to).length
-      const enough = until('30 windows in which somebody held', () => over.signal.aborted || live() >= 30 || undefined)
-      await raced(['a', 'b', 'c', 'd'].map(worker), enough, () => over.abort())
+      const many = until('30 windows in which somebody held', () => over.signal.aborted || live() >= 30 || undefined)
+      await raced(['a', 'b', 'c', 'd'].map(worker), many, () => over.abort())
       for (const lease of ['l0', 'l1']) {
         const own = windows.filter((window) => window.lease === lease).toSorted((x, y) => Number(x.token - y.token))
         expect(new Set(own.map(({ token }) => token)).size).to.equal(own.length)

@@ -2,13 +2,13 @@ import { expect } from 'chai'
 import { ErrNotHeld, ErrTrapdoor, Manager, type Info } from 'lease-core'
 import { CLIENT_LENGTH, type Call, type Holding } from 'lease-core/adapter'
 import { whileLive } from 'lease-core/testing'
-import { postgresTargets, until } from 'lease-servers'
+import { enoughOf, postgresTargets, until } from 'lease-servers'
 import { postgresClient, type PostgresSubstrate, type PostgresTransaction } from 'lease-postgres'
 import type { PoolClient } from 'pg'
 import { claim, expire, extend, grant, newCall, pin, settle, unique, unpin } from 'lease-scenes'
 import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`a connection as trapdoor key, on ${target.name}`, () => {
     let setting: Setting
     let substrate: PostgresSubstrate

@@ -65,11 +65,11 @@ for (const target of enoughOf(postgresTargets())) {
       return rows.map(({ name }) => name)
     }
 
-    it('succeeds in 20 processes that start at once, schema included, and again', async () => {
+    it('succeeds in many processes that start at once, schema included, and again', async () => {
       const rounds = enough(1)
       for (let round = 0; round < rounds; round++) {
         const schema = `s${round}`
-        await Promise.all(Array.from({ length: 20 }, () => migrate(pool, { schema })))
+        await Promise.all(Array.from({ length: enough(6) }, () => migrate(pool, { schema })))
         await migrate(pool, { schema })
       }
       expect(await relations()).to.have.length(rounds * RELATIONS)

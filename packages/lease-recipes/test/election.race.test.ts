@@ -18,7 +18,7 @@ import { unique } from './stores.ts'
 
 const TTL_MS = 1500
 const PROCESSES = 3
-const ROUND = ['resign', 'kill', 'pause', 'resign', 'kill', 'pause', 'resign'] as const
+const ROUND = ['resign', 'kill', 'pause', 'resign'] as const
 const TROUBLES = Array.from({ length: enough(1) }, () => ROUND).flat()
 
 for (const store of raceStores('sorts', ['etcd'])) {

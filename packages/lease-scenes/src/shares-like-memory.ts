@@ -19,7 +19,7 @@ import { newCall, sleep, unique } from './words.ts'
 
 const HOLDERS = ['a', 'b', 'c', 'd', 'e']
 const CLIENTS = ['client-one--', 'client-two--', 'client-three']
-const ROUNDS = enough(2)
+const ROUNDS = enough(1)
 const STEPS = 250
 /** Stores without a clock take ten times as long for a step. */
 const FEW_STEPS = enough(60)
