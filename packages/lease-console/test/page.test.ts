@@ -1,6 +1,6 @@
 /**
- * The page in a real Chromium. The test command runs one page of it; the matrix runs all of it, and with LEASE_PICTURES=write it also writes
- * the pictures of the documentation.
+ * The page in a real Chromium, which takes longer to install than the rest of the tests of this package to run: in the matrix. With
+ * LEASE_PICTURES=write it also writes the pictures of the documentation.
  */
 import { expect } from 'chai'
 import { createServer } from 'node:http'
@@ -16,22 +16,18 @@ const POLL_MS = 2_000
 const WEEK_MS = 7 * 24 * 3_600_000
 const HOSTILE = '<img/src=x/onerror=alert(1)>"&amp;'
 
-describe('the page of a console in Chromium', () => {
-  let browser: Browser | undefined
+const describeInMatrix = isMatrix() ? describe : describe.skip
+
+describeInMatrix('the page of a console in Chromium', () => {
+  let browser: Browser
   let fleet: Fleet
   let viewers: Viewer[]
 
   before(async function () {
     this.timeout(600_000) // it may have to be installed
-    try {
-      browser = await launchChromium()
-    } catch (error) {
-      if (isMatrix()) throw error
-      console.error('not tried, for there is no Chromium:', error)
-      this.skip()
-    }
+    browser = await launchChromium()
   })
-  after(() => browser?.close())
+  after(() => browser.close())
   beforeEach(async () => {
     viewers = []
     fleet = new Fleet()
@@ -44,7 +40,7 @@ describe('the page of a console in Chromium', () => {
   })
 
   async function open(url: string, options?: BrowserContextOptions): Promise<Viewer> {
-    const viewer = await Viewer.open(browser as Browser, new URL(url).origin, options)
+    const viewer = await Viewer.open(browser, new URL(url).origin, options)
     viewers.push(viewer)
     return viewer
   }
@@ -79,8 +75,6 @@ describe('the page of a console in Chromium', () => {
     expect(await page.textContent('.changes')).to.include('The term of worker-30 ended')
     expect(await fleet.workers.find('payouts/uk')).to.equal(undefined)
   })
-
-  if (!isMatrix()) return
 
   it('sorts, changes views and pages, and each has an address', async () => {
     await fleet.claimMany(10_000)
@@ -162,7 +156,7 @@ describe('the page of a console in Chromium', () => {
       const { port } = evil.address() as AddressInfo
       // Another port of the same site, and another site.
       for (const host of ['127.0.0.1', 'localhost']) {
-        const viewer = await Viewer.open(browser as Browser, '')
+        const viewer = await Viewer.open(browser, '')
         const { page } = viewer
         await page.goto(`http://${host}:${port}/`)
         const body = JSON.stringify({ namespace: 'billing', lease: 'invoices', fencingToken: '6', confirm: 'invoices' })
