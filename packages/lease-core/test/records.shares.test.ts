@@ -1,5 +1,6 @@
 /** Shares of a counted lease: what their weights leave, the next in the queue, and the notified ones. */
 import { expect } from 'chai'
+import { sharesLikeMemoryWithoutClock } from 'lease-scenes'
 import type { FoundRecords } from '#src/records/record.ts'
 import { StoreFailure, type ClaimOp, type ShareOp, type Substrate, type Verdict } from '#src/substrate.ts'
 import { TestClock } from '#src/testing/index.ts'
@@ -17,6 +18,8 @@ describe('shares on a store of records', () => {
     substrate = new MapSubstrate(store, clock)
     other = new MapSubstrate(store, clock)
   })
+
+  sharesLikeMemoryWithoutClock(() => new MapSubstrate(new MapStore(), clock), 40)
 
   const share = (weight: number, more: Partial<ShareOp> = {}): ShareOp => ({
     weight,

@@ -80,10 +80,14 @@ export function sharesLikeMemory(open: () => Substrate): void {
   }
 }
 
-/** The same for a store that has no clock and tells nobody: nothing lapses, and a request comes twice only at once. */
-export function sharesLikeMemoryWithoutClock(open: () => Substrate): void {
+/**
+ * The same for a store that has no clock and tells nobody: nothing lapses, and a request comes twice only at once.
+ *
+ * @param rounds how many seeds are tried
+ */
+export function sharesLikeMemoryWithoutClock(open: () => Substrate, rounds: number = 2): void {
   it('have the same verdicts as in memory', () =>
-    compare(open, { rounds: 2, steps: FEW_STEPS, lapses: false, hasClock: false }))
+    compare(open, { rounds, steps: FEW_STEPS, lapses: false, hasClock: false }))
 }
 
 interface Kind {
