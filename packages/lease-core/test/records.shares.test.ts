@@ -144,6 +144,18 @@ describe('shares on a store of records', () => {
     expect((await ask(substrate, stale, newCall({ epoch: 0, client: OTHER }))).outcome).to.equal('granted')
   })
 
+  it('that are refused define what was not defined, and not again by a copy', async () => {
+    await take('a', 4)
+    await define(undefined, await generation())
+    const nonce = `${CLIENT}n`
+    const ofRefused = () => take('b', 2, { nonce, durationMs: 60_000 })
+    expect([(await ofRefused()).outcome, await generation()]).to.deep.equal(['refused', nonce])
+    const days = ((store.recordOf('l#')?.expires ?? 0) * 1000 - clock.now() - 60_000) / 86_400_000
+    expect(days).to.be.within(8, 8.001)
+    await define(undefined, nonce)
+    expect([(await ofRefused()).outcome, await generation()]).to.deep.equal(['late', undefined])
+  })
+
   it('have one row of fencing tokens, whichever process grants them', async () => {
     const tokens: bigint[] = []
     const slow = new TestClock({ wallMs: clock.now() - 3_600_000 })

@@ -407,7 +407,7 @@ export const shares: Suite = {
         await claim(context, ALICE, { weight: 2 })
         await define(context, undefined, first)
         const { capacity } = await refused(context, BOB, { weight: 2, capacity: 3 })
-        same([capacity, (await read(context)).capacity], [3, 3], 'the capacity, as it is told and read')
+        same([capacity, (await read(context)).capacity], [3, 3], 'the capacity, as it is answered and read')
         await claim(context, CAROL, {})
         await holders(context, ALICE, CAROL)
       },

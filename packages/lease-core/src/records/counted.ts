@@ -97,7 +97,6 @@ function claimShare(op: ClaimOp & { readonly share: ShareOp }, room: Room, conte
 
   const made = room.gate.definition === undefined ? definedBy(op) : undefined
   if (made !== undefined && room.gate.before.includes(made.generation)) return { verdict: late }
-  const definition = room.gate.definition ?? made
   // A definition that a claim made may be forgotten some time after the latest grant.
   const forgottenAt = (record: LeaseRecord): number => expiryOf(record, context, op.durationMs + DEFINITION_MS)
   // Also a refused claim defines what was not defined.
@@ -107,7 +106,7 @@ function claimShare(op: ClaimOp & { readonly share: ShareOp }, room: Room, conte
   const isOut = ([other, record]: readonly [string, LeaseRecord]): boolean =>
     isLapsed(record, share.lapsed.get(other)) || isOver(record, context)
   const lapsed = others.filter(isOut)
-  const { capacity } = definition ?? {}
+  const { capacity } = gate.definition ?? {}
   const left = (capacity ?? 0) - weightOf(others.filter((one) => !isOut(one)))
   const isNever = capacity === undefined || (share.capacity ?? capacity) !== capacity || share.weight > capacity
   if (isNever) return { verdict: refused(undefined), gate: defined, counts: true }
