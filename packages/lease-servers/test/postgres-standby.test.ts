@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { Client } from 'pg'
-import { type PostgresPair, postgresTargets, startPostgresPair, until } from 'lease-servers'
+import { enoughOf, isMatrix, type PostgresPair, postgresTargets, startPostgresPair, until } from 'lease-servers'
 
 async function ask(url: string, text: string): Promise<unknown> {
   const client = new Client({ connectionString: url })
@@ -18,7 +18,7 @@ const waitsForStandby = `SELECT count(*)::int AS answer FROM pg_stat_activity WH
 
 postgresTargets() // the same binaries
 
-for (const version of [18, 15] as const) {
+for (const version of enoughOf([18, 15] as const)) {
   describe(`a primary and a standby, PostgreSQL ${version}`, () => {
     let pair: PostgresPair
     let written = 0
@@ -66,7 +66,8 @@ for (const version of [18, 15] as const) {
       await commit
     })
 
-    it('asynchronous again, it does not wait', async () => {
+    const matrixOnly = isMatrix() ? it : it.skip // the standby starts once more
+    matrixOnly('asynchronous again, it does not wait', async () => {
       await pair.synchronous('off')
       await pair.standby.kill()
       await write()
