@@ -182,13 +182,16 @@ describe('the command chaos', () => {
 
   it('says in one line that a nemesis needs a compiler where there is none', async () => {
     const empty = mkdtempSync(join(tmpdir(), 'no-programs-'))
+    const { PATH: before } = process.env
+    process.env['PATH'] = empty
     try {
-      const { code, output } = await chaosProcess(['--on', 'redis', '--nemesis', 'wall-workers'], { PATH: empty })
+      const { code, output } = await chaos(['--on', 'redis', '--nemesis', 'wall-workers'])
       expect(code).to.equal(1)
       expect(output).to.match(
         /^redis has no nemesis "wall-workers" here \(the shim .* there is no cc\); it has none, .*$/m,
       )
     } finally {
+      process.env['PATH'] = before
       rmSync(empty, { recursive: true })
     }
   })

@@ -26,7 +26,7 @@ interface Course {
   readonly log: readonly StoreEvent[]
 }
 
-for (const store of raceStores('all', ['postgres', 'etcd'])) {
+for (const store of raceStores('all', ['postgres'])) {
   describe(`stale holders in a race, on ${store.name}`, function () {
     this.timeout(enough(300_000)) // processes are slow to start on a busy machine
     const kind = kinds[store.kind]
