@@ -18,7 +18,7 @@ import type { Order } from './guard.worker.ts'
 
 const PROCESSES = 2
 /** How many writes, and how many refusals, a race has at least. */
-const EACH = 30
+const EACH = isMatrix() ? 30 : 15
 
 /** What has happened in a race so far. */
 interface Course {

@@ -20,6 +20,8 @@ type Kind = keyof typeof kinds
 const all = isMatrix() ? (Object.keys(kinds) as readonly Kind[]) : (['PostgreSQL', 'Redis'] as const)
 const states = isMatrix() ? ['running', 'paused'] : ['paused']
 const ends = isMatrix() ? ['return', 'throw'] : ['throw']
+const interrupted: Kind = isMatrix() ? 'PostgreSQL' : 'Redis'
+const endedKinds: readonly Kind[] = isMatrix() ? ['PostgreSQL', 'Redis'] : ['Redis']
 
 /** Starts these servers at once, prints their processes by kind, and then does what its word says. */
 function programOf(chosen: readonly Kind[]): string {
@@ -105,8 +107,8 @@ describe('a server whose starter has ended', () => {
 
   before(() => {
     for (const word of states) starters[word] = new Starter(all, word)
-    starters['interrupted'] = new Starter(['PostgreSQL'], 'running')
-    for (const word of ends) starters[word] = new Starter(['PostgreSQL', 'Redis'], word)
+    starters['interrupted'] = new Starter([interrupted], 'running')
+    for (const word of ends) starters[word] = new Starter(endedKinds, word)
   })
 
   after(() => {
@@ -153,7 +155,7 @@ describe('a server whose starter has ended', () => {
 
   it('is gone with its folder after SIGINT', async () => {
     const one = starter('interrupted')
-    const pids = await one.pids('PostgreSQL')
+    const pids = await one.pids(interrupted)
     one.kill('SIGINT')
     await gone(pids, one)
   })
@@ -161,7 +163,7 @@ describe('a server whose starter has ended', () => {
   for (const end of ends) {
     it(`is gone with its folder after a ${end} without stop`, async () => {
       const one = starter(end)
-      await gone([...(await one.pids('PostgreSQL')), ...(await one.pids('Redis'))], one)
+      await gone((await Promise.all(endedKinds.map(async (kind) => one.pids(kind)))).flat(), one)
     })
   }
 })

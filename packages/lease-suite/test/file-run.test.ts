@@ -36,6 +36,8 @@ function states({ outcomes }: FileResult): Record<string, string> {
 describe('the run of a test file', () => {
   after(() => shared.end())
 
+  const matrixOnly = isMatrix() ? it : it.skip // up to four more processes for each
+
   it('reports every outcome, with bigints, unheard rejections and what was awaited', async () => {
     const result = await run('outcomes')
     expect(states(result)).to.deep.equal({
@@ -104,7 +106,7 @@ describe('the run of a test file', () => {
     expect(result.output).to.contain('redis://somewhere')
   })
 
-  it('rejects with the reason when a server cannot be had', async () => {
+  matrixOnly('rejects with the reason when a server cannot be had', async () => {
     let error: unknown
     const targets = async (): Promise<string> => Promise.reject(new Error('no such server'))
     await run('servers', { options: { targets } }).catch((thrown: unknown) => (error = thrown))
@@ -126,7 +128,6 @@ describe('the run of a test file', () => {
     expect(again, 'in the same process').to.equal(first)
   })
 
-  const matrixOnly = isMatrix() ? it : it.skip // four processes
   matrixOnly('one of lease-core comes after none that has asked for servers', async () => {
     const processes = new TestProcesses(optionsOf())
     const pids: string[] = []
@@ -142,7 +143,7 @@ describe('the run of a test file', () => {
       .and.not.to.equal(pids[0])
   })
 
-  it('files that run at a time have a process each, and so have the parts of one', async () => {
+  matrixOnly('files that run at a time have a process each, and so have the parts of one', async () => {
     const processes = new TestProcesses(optionsOf())
     const both = await Promise.all(['process', 'process-again'].map(async (name) => await processes.run(fixture(name))))
     const parts = []
