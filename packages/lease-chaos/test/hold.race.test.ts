@@ -5,10 +5,10 @@ import { enough, isMatrix } from 'lease-servers'
 import { unique } from 'lease-scenes'
 import type { HolderEntry } from './hold.worker.ts'
 
-const TERMS = isMatrix() ? 500 : 50
-const STOPS = enough(4)
+const TERMS = isMatrix() ? 500 : 30
+const STOPS = isMatrix() ? 20 : 2
 const KILLS = enough(1)
-const PROCESSES = 3
+const PROCESSES = isMatrix() ? 3 : 2
 const LEASE_MS = 400
 
 const stores = raceStores('each', ['redis'])

@@ -6,8 +6,8 @@ import { enough, isMatrix } from 'lease-servers'
 import { unique } from 'lease-scenes'
 import type { WaiterEntry } from './queue.worker.ts'
 
-const HAND_OFFS = isMatrix() ? 300 : 30
-const PROCESSES = 5
+const HAND_OFFS = isMatrix() ? 300 : 20
+const PROCESSES = isMatrix() ? 5 : 3
 /** Nobody lives to see it lapse: only a hint wakes those who wait, and after a minute a look of their own. */
 const LEASE_MS = 600_000
 /** What no wait for a vacant lease lasts, however slow the machine is, unless a wake-up was lost: a minute ends it then. */

@@ -1,21 +1,20 @@
-/** The ways in of docs/substrates/postgres.md, one for each ORM and driver: the table there quotes this file. */
-import { EntitySchema as MikroSchema, sql as mikroSql } from '@mikro-orm/core'
-import { MikroORM, type EntityManager as MikroManager } from '@mikro-orm/postgresql'
-import { and, eq, sql as drizzleSql } from 'drizzle-orm'
-import { drizzle as drizzleOnPg, type NodePgDatabase } from 'drizzle-orm/node-postgres'
-import { integer, pgTable } from 'drizzle-orm/pg-core'
-import { drizzle as drizzleOnPostgresJs, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
-import knexOf, { type Knex } from 'knex'
-import { Kysely, PostgresDialect, sql as kyselySql, type Transaction } from 'kysely'
+/**
+ * The ways in of docs/substrates/postgres.md, one for each ORM and driver: the table there quotes this file. Each loads its library when it
+ * is opened, because some take a second.
+ */
+import type { EntityManager as MikroManager } from '@mikro-orm/postgresql'
+import type { NodePgDatabase } from 'drizzle-orm/node-postgres'
+import type { PostgresJsDatabase } from 'drizzle-orm/postgres-js'
+import type { Knex } from 'knex'
+import type { Transaction } from 'kysely'
 import type { Token } from 'lease-core'
 import type { SqlGuard } from 'lease-postgres'
-import { Model, raw } from 'objection'
 import { Pool, type PoolClient } from 'pg'
-import pgPromise, { type ITask } from 'pg-promise'
-import postgres, { type TransactionSql } from 'postgres'
-import { QueryTypes, Sequelize, type Transaction as SequelizeTransaction } from 'sequelize'
-import { createPool, sql as slonikSql, type DatabaseTransactionConnection } from 'slonik'
-import { DataSource, type EntityManager } from 'typeorm'
+import type { ITask } from 'pg-promise'
+import type { TransactionSql } from 'postgres'
+import type { Transaction as SequelizeTransaction } from 'sequelize'
+import type { DatabaseTransactionConnection } from 'slonik'
+import type { EntityManager } from 'typeorm'
 import { Prisma, PrismaStandIn, type PrismaTransaction } from './prisma-stand-in.ts'
 
 /** One ORM or driver, on a database with the table `account`. */
@@ -38,30 +37,26 @@ export interface Driver<Tx> {
 export interface WayIn<Tx = never> {
   /** As the table has it. */
   readonly name: string
+  /** Whether only the matrix tries it. */
+  readonly isMatrixOnly: boolean
   readonly open: (url: string) => Promise<Driver<Tx>>
 }
 
-const way = <Tx>(name: string, open: (url: string) => Promise<Driver<Tx>>): WayIn =>
-  ({ name, open }) as unknown as WayIn
+/** What the test command tries: the drivers, and of what is built on them that which loads soonest. */
+const TRIED_ALWAYS: readonly string[] = ['`pg`', 'Prisma', 'Knex', 'postgres.js', 'pg-promise']
 
-const account = pgTable('account', { id: integer().primaryKey(), balance: integer().notNull() })
+const way = <Tx>(name: string, open: (url: string) => Promise<Driver<Tx>>): WayIn =>
+  ({ name, isMatrixOnly: !TRIED_ALWAYS.includes(name), open }) as unknown as WayIn
+
+async function drizzleAccount() {
+  const { integer, pgTable } = await import('drizzle-orm/pg-core')
+  return pgTable('account', { id: integer().primaryKey(), balance: integer().notNull() })
+}
 
 interface Account {
   id: number
   balance: number
 }
-
-class AccountModel extends Model {
-  static override readonly tableName = 'account'
-  declare id: number
-  declare balance: number
-}
-
-const AccountEntity = new MikroSchema<Account>({
-  name: 'Account',
-  tableName: 'account',
-  properties: { id: { type: 'integer', primary: true }, balance: { type: 'integer' } },
-})
 
 export const waysIn: readonly WayIn[] = [
   way<PoolClient>('`pg`', async (url) => {
@@ -108,6 +103,7 @@ export const waysIn: readonly WayIn[] = [
   }),
 
   way<EntityManager>('TypeORM', async (url) => {
+    const { DataSource } = await import('typeorm')
     const source = await new DataSource({ type: 'postgres', url }).initialize()
     return {
       transact: (body) => source.transaction(body),
@@ -125,6 +121,7 @@ export const waysIn: readonly WayIn[] = [
   }),
 
   way<Knex.Transaction>('Knex', async (url) => {
+    const { default: knexOf } = await import('knex')
     const knex = knexOf({ client: 'pg', connection: url })
     return {
       transact: (body) => knex.transaction(body),
@@ -141,6 +138,13 @@ export const waysIn: readonly WayIn[] = [
   }),
 
   way<Knex.Transaction>('Objection', async (url) => {
+    const { default: knexOf } = await import('knex')
+    const { Model, raw } = await import('objection')
+    class AccountModel extends Model {
+      static override readonly tableName = 'account'
+      declare id: number
+      declare balance: number
+    }
     const knex = knexOf({ client: 'pg', connection: url })
     return {
       transact: (body) => knex.transaction(body),
@@ -157,6 +161,13 @@ export const waysIn: readonly WayIn[] = [
   }),
 
   way<MikroManager>('MikroORM', async (url) => {
+    const { EntitySchema, sql: mikroSql } = await import('@mikro-orm/core')
+    const { MikroORM } = await import('@mikro-orm/postgresql')
+    const AccountEntity = new EntitySchema<Account>({
+      name: 'Account',
+      tableName: 'account',
+      properties: { id: { type: 'integer', primary: true }, balance: { type: 'integer' } },
+    })
     const orm = await MikroORM.init({ clientUrl: url, entities: [AccountEntity] })
     return {
       transact: (body) => orm.em.fork().transactional(body),
@@ -171,6 +182,7 @@ export const waysIn: readonly WayIn[] = [
   }),
 
   way<SequelizeTransaction>('Sequelize', async (url) => {
+    const { QueryTypes, Sequelize } = await import('sequelize')
     const sequelize = new Sequelize(url, { logging: false })
     return {
       transact: (body) => sequelize.transaction(body),
@@ -190,8 +202,8 @@ export const waysIn: readonly WayIn[] = [
   }),
 
   way<DatabaseTransactionConnection>('Slonik', async (url) => {
+    const { createPool, sql } = await import('slonik')
     const pool = await createPool(url)
-    const sql = slonikSql
     return {
       transact: (body) => pool.transaction(body),
       check: (tx, token) =>
@@ -210,6 +222,7 @@ export const waysIn: readonly WayIn[] = [
   }),
 
   way<TransactionSql>('postgres.js', async (url) => {
+    const { default: postgres } = await import('postgres')
     const sql = postgres(url, { onnotice: () => {} })
     return {
       transact: async (body) => {
@@ -228,6 +241,7 @@ export const waysIn: readonly WayIn[] = [
   }),
 
   way<ITask<object>>('pg-promise', async (url) => {
+    const { default: pgPromise } = await import('pg-promise')
     const db = pgPromise({ noWarnings: true })(url)
     return {
       transact: (body) => db.tx(body),
@@ -245,9 +259,11 @@ export const waysIn: readonly WayIn[] = [
   }),
 
   way<Parameters<Parameters<NodePgDatabase['transaction']>[0]>[0]>('Drizzle on `pg`', async (url) => {
+    const { and, eq, sql } = await import('drizzle-orm')
+    const { drizzle } = await import('drizzle-orm/node-postgres')
+    const account = await drizzleAccount()
     const pool = new Pool({ connectionString: url })
-    const db = drizzleOnPg({ client: pool })
-    const sql = drizzleSql
+    const db = drizzle({ client: pool })
     return {
       transact: (body) => db.transaction(body),
       check: (tx, token) => token.check(tx),
@@ -266,9 +282,12 @@ export const waysIn: readonly WayIn[] = [
   }),
 
   way<Parameters<Parameters<PostgresJsDatabase['transaction']>[0]>[0]>('Drizzle on postgres.js', async (url) => {
+    const { and, eq, sql } = await import('drizzle-orm')
+    const { drizzle } = await import('drizzle-orm/postgres-js')
+    const { default: postgres } = await import('postgres')
+    const account = await drizzleAccount()
     const client = postgres(url)
-    const db = drizzleOnPostgresJs({ client })
-    const sql = drizzleSql
+    const db = drizzle({ client })
     return {
       transact: (body) => db.transaction(body),
       check: (tx, token) => token.check(tx),
@@ -287,10 +306,10 @@ export const waysIn: readonly WayIn[] = [
   }),
 
   way<Transaction<{ account: Account }>>('Kysely', async (url) => {
+    const { Kysely, PostgresDialect, sql } = await import('kysely')
     const db = new Kysely<{ account: Account }>({
       dialect: new PostgresDialect({ pool: new Pool({ connectionString: url }) }),
     })
-    const sql = kyselySql
     return {
       transact: (body) => db.transaction().execute(body),
       check: (tx, token) => token.check(tx),

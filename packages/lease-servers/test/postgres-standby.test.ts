@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { Client } from 'pg'
-import { type PostgresPair, postgresTargets, startPostgresPair, until } from 'lease-servers'
+import { enoughOf, isMatrix, type PostgresPair, postgresTargets, startPostgresPair, until } from 'lease-servers'
 
 async function ask(url: string, text: string): Promise<unknown> {
   const client = new Client({ connectionString: url })
@@ -18,7 +18,7 @@ const waitsForStandby = `SELECT count(*)::int AS answer FROM pg_stat_activity WH
 
 postgresTargets() // the same binaries
 
-for (const version of [18, 15] as const) {
+for (const version of enoughOf([18, 15] as const)) {
   describe(`a primary and a standby, PostgreSQL ${version}`, () => {
     let pair: PostgresPair
     let written = 0
@@ -48,7 +48,8 @@ for (const version of [18, 15] as const) {
       written--
     })
 
-    it('commit without the standby at first; it catches up when it is there again', async () => {
+    const matrixOnly = isMatrix() ? it : it.skip // the standby starts once more for each
+    matrixOnly('commit without the standby at first; it catches up when it is there again', async () => {
       await pair.standby.kill()
       await write()
       await pair.standby.restart()
@@ -66,7 +67,7 @@ for (const version of [18, 15] as const) {
       await commit
     })
 
-    it('asynchronous again, it does not wait', async () => {
+    matrixOnly('asynchronous again, it does not wait', async () => {
       await pair.synchronous('off')
       await pair.standby.kill()
       await write()

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { Cluster } from 'ioredis'
-import { type Address, redisTargets, startRedisCluster, until } from 'lease-servers'
+import { type Address, isMatrix, redisTargets, startRedisCluster, until } from 'lease-servers'
 
 async function withClient<T>(nodes: readonly Address[], use: (client: Cluster) => Promise<T>): Promise<T> {
   const client = new Cluster([...nodes], { clusterRetryStrategy: () => 50 })
@@ -30,13 +30,15 @@ for (const target of redisTargets('cluster')) {
 describe('a Redis Cluster of one’s own', () => {
   it('goes on where a node is paused or comes back, and leaves nothing', async () => {
     const cluster = await startRedisCluster({ settings: { appendonly: 'yes' } })
-    const pids = cluster.servers.map((server) => server.pid)
+    // In the matrix all are killed in turn.
+    const killed = isMatrix() ? cluster.servers : cluster.servers.slice(0, 1)
+    const pids = killed.map((server) => server.pid)
     try {
       await withClient(cluster.nodes, async (client) => {
         await client.set('kept', 'one')
         const holding = client.nodes('master')
         expect(holding).to.have.length(3)
-        for (const server of cluster.servers) {
+        for (const server of killed) {
           await server.kill()
           await server.restart()
         }
@@ -49,7 +51,7 @@ describe('a Redis Cluster of one’s own', () => {
           ),
         )
       })
-      expect(cluster.servers.map((server) => server.pid)).not.to.include.members(pids)
+      for (const { pid } of killed) expect(pid).to.be.a('number').and.not.to.be.oneOf(pids)
     } finally {
       await cluster.stop()
     }

@@ -1,11 +1,14 @@
 /** A copy of the workspace in which a fault is tried, so that nobody's own files are touched. */
 import { execFile } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { root } from './test-files.ts'
+
+/** The unpacked servers are in a folder of this name: they are large, and shared. */
+const CACHE = '.cache'
 
 /**
  * Files of the workspace as they are now, committed or not, and all that was compiled from them. A changed source is compiled alone
@@ -49,22 +52,25 @@ export class TreeCopy implements AsyncDisposable {
     await rm(this.folder, { recursive: true, force: true })
   }
 
+  /** Copies synchronously: for thousands of files this takes a quarter of the time. */
   async #fill(): Promise<void> {
     const { stdout } = await promisify(execFile)('git', ['ls-files', '-z', '-co', '--exclude-standard'], {
       cwd: root,
       maxBuffer: 100_000_000,
     })
     const files = stdout.split('\0').filter((file) => file !== '' && existsSync(join(root, file)))
-    for (const folder of new Set(files.map(dirname))) await mkdir(join(this.folder, folder), { recursive: true })
-    for (const file of files) await cp(join(root, file), join(this.folder, file))
-    await symlink(join(root, 'node_modules'), join(this.folder, 'node_modules'), 'dir')
+    for (const folder of new Set(files.map(dirname))) mkdirSync(join(this.folder, folder), { recursive: true })
+    for (const file of files) copyFileSync(join(root, file), join(this.folder, file))
+    symlinkSync(join(root, 'node_modules'), join(this.folder, 'node_modules'), 'dir')
     for (const folder of new Set(files.filter((file) => file.endsWith('package.json')).map(dirname))) {
       if (folder === '.') continue
       for (const name of readdirSync(join(root, folder))) {
         // The links of its node_modules are relative: those to packages of the workspace lead into the copy.
         if (!['dist', '.test-js', 'node_modules'].includes(name)) continue
-        const options = { recursive: true, verbatimSymlinks: true }
-        await cp(join(root, folder, name), join(this.folder, folder, name), options)
+        const options = { recursive: true, verbatimSymlinks: true, filter: (path: string) => basename(path) !== CACHE }
+        cpSync(join(root, folder, name), join(this.folder, folder, name), options)
+        const cache = join(root, folder, name, CACHE)
+        if (existsSync(cache)) symlinkSync(cache, join(this.folder, folder, name, CACHE), 'dir')
       }
     }
   }

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
 import { fileURLToPath } from 'node:url'
+import { isMatrix } from 'lease-servers'
 import { type FileOptions, type FileResult, runFile, TestProcesses } from '#src/file-run.ts'
 import type { Part } from '#src/protocol.ts'
 import type { TestFile } from '#src/test-files.ts'
@@ -20,8 +21,12 @@ function optionsOf(options: Partial<FileOptions> = {}): FileOptions {
   return { timeoutMs: 60_000, signal: new AbortController().signal, targets: async () => '{}', ...options }
 }
 
+/** For all that take no options: each process costs half a second. */
+const shared = new TestProcesses(optionsOf())
+
 async function run(name: string, how: How = {}): Promise<FileResult> {
-  return await runFile(fixture(name, how), optionsOf(how.options))
+  const file = fixture(name, how)
+  return await (how.options === undefined ? shared.run(file) : runFile(file, optionsOf(how.options)))
 }
 
 function states({ outcomes }: FileResult): Record<string, string> {
@@ -29,6 +34,10 @@ function states({ outcomes }: FileResult): Record<string, string> {
 }
 
 describe('the run of a test file', () => {
+  after(() => shared.end())
+
+  const matrixOnly = isMatrix() ? it : it.skip // up to four more processes for each
+
   it('reports every outcome, with bigints, unheard rejections and what was awaited', async () => {
     const result = await run('outcomes')
     expect(states(result)).to.deep.equal({
@@ -97,7 +106,7 @@ describe('the run of a test file', () => {
     expect(result.output).to.contain('redis://somewhere')
   })
 
-  it('rejects with the reason when a server cannot be had', async () => {
+  matrixOnly('rejects with the reason when a server cannot be had', async () => {
     let error: unknown
     const targets = async (): Promise<string> => Promise.reject(new Error('no such server'))
     await run('servers', { options: { targets } }).catch((thrown: unknown) => (error = thrown))
@@ -119,7 +128,7 @@ describe('the run of a test file', () => {
     expect(again, 'in the same process').to.equal(first)
   })
 
-  it('one of lease-core comes after none that has asked for servers', async () => {
+  matrixOnly('one of lease-core comes after none that has asked for servers', async () => {
     const processes = new TestProcesses(optionsOf())
     const pids: string[] = []
     const ofCore = { ...fixture('process-again'), path: 'packages/lease-core/test/any.test.ts' }
@@ -134,7 +143,7 @@ describe('the run of a test file', () => {
       .and.not.to.equal(pids[0])
   })
 
-  it('files that run at a time have a process each, and so have the parts of one', async () => {
+  matrixOnly('files that run at a time have a process each, and so have the parts of one', async () => {
     const processes = new TestProcesses(optionsOf())
     const both = await Promise.all(['process', 'process-again'].map(async (name) => await processes.run(fixture(name))))
     const parts = []

@@ -31,22 +31,20 @@ describe('the trial of faults', () => {
     const trials: Trial[] = []
     const faults = [
       fault('noticed', '  return durationMs'),
-      fault('survives', `${window} + 0`),
       fault('stale', '', { edits: [{ file, from: 'what nobody wrote', to: undefined }] }),
       fault('no code', '  return ('),
       fault('no test', '  return durationMs', { tests: ['packages/lease-core/test/nothing.test.ts'] }),
       fault('harmless', '  return durationMs', { harmless: 'nobody asks' }),
-      fault('noticed again', '  return durationMs + 1'),
+      ...(isMatrix() ? [fault('survives', `${window} + 0`), fault('noticed again', '  return durationMs + 1')] : []),
     ]
     await tryFaults(faults, { jobs: 1, signal: new AbortController().signal, onDone: (trial) => trials.push(trial) })
     expect(Object.fromEntries(trials.map((trial) => [trial.fault.name, trial.outcome]))).to.deep.equal({
       harmless: 'without effect',
       noticed: 'noticed',
-      survives: 'survived',
       stale: 'stale',
       'no code': 'stale',
       'no test': 'stale',
-      'noticed again': 'noticed',
+      ...(isMatrix() && { survives: 'survived', 'noticed again': 'noticed' }),
     })
     const detail = (name: string): string | undefined => trials.find((trial) => trial.fault.name === name)?.detail
     expect(detail('noticed')).to.contain('skew.test.ts: Skew: the arithmetic of trust')
@@ -86,7 +84,9 @@ describe('the command that tries faults', () => {
     ['a count that is no number', ['--jobs', 'many'], 'It must be a whole number.'],
     ['an option that it does not know', ['--fast'], "unknown option '--fast'"],
   ] as const) {
-    it(`refuses ${what}: one line, and code 2`, async () => {
+    const isFirst = what === 'a package that has no list' || what === 'a fault that is in no list'
+    const declare = isFirst || isMatrix() ? it : it.skip // a process for each
+    declare(`refuses ${what}: one line, and code 2`, async () => {
       const { child, output } = start(...args)
       const [code] = await once(child, 'close')
       expect(code).to.equal(2)
