@@ -30,7 +30,8 @@ const candidate = lead(manager, 'shipping', async ({ signal, token, fencingToken
   }
 })
 candidate.on('elected', () => console.log('elected'))
-candidate.on('error', (error) => console.error('shipping', error)) // the candidate campaigns again
+candidate.on('lost', (error) => console.error('shipping', error))
+candidate.on('error', (error) => console.error('shipping', error)) // after both the candidate campaigns again
 
 async function stop(): Promise<void> {
   console.log('stopping')

@@ -7,7 +7,7 @@ import { DateTime } from 'luxon'
 import { enoughOf, isMatrix, startEtcd, startPostgres, startRedis, until } from 'lease-servers'
 import type { Store } from '#src/store.ts'
 import { leaseHere } from './screen.ts'
-import { endRuns, isRunning, lease, LeaseRun } from './lease-run.ts'
+import { endRuns, isRunning, lease, LeaseRun, unlessStalled } from './lease-run.ts'
 import { besides, etcdUrl, testServers, unique, type TestServer } from './stores.ts'
 
 /** Prints its process id, and then runs until somebody ends it. */
@@ -75,31 +75,31 @@ describe('lease exec, when the server does not answer any more', () => {
   }
   for (const [name, start] of enoughOf(Object.entries(starts))) {
     it(`ends the command before the lease can lapse, and ends with 124, on ${name}`, async () => {
-      const { server, url } = await start()
-      try {
-        const namespace = unique()
-        const env = { LEASE_URL: url, LEASE_NAMESPACE: namespace }
-        const store = await besides(url, namespace)
-        const run = new LeaseRun(
-          ['exec', 'job', '--duration', '8s', '--kill-after', '3s', '--', 'sh', '-c', FOREVER],
-          env,
-        )
-        const pid = Number(await run.line(/pid (\d+)/))
-        const info = await store.manager.find('job')
-        server.pause() // what was granted by now lapses at `info.expiry` or later
-        await until('the command is dead', async () => !(await isRunning(pid)))
-        const deadAt = DateTime.now()
-        if (process.env['LEASE_TEST_FIGURES'] !== undefined) {
-          console.log(`      ${name}: dead ${info?.expiry.diff(deadAt).toMillis()} ms before the lease could lapse`)
+      await unlessStalled(8_000, async (durationMs) => {
+        const { server, url } = await start()
+        try {
+          const namespace = unique()
+          const env = { LEASE_URL: url, LEASE_NAMESPACE: namespace }
+          const store = await besides(url, namespace)
+          const times = ['--duration', `${durationMs}ms`, '--kill-after', `${(3 / 8) * durationMs}ms`]
+          const run = new LeaseRun(['exec', 'job', ...times, '--', 'sh', '-c', FOREVER], env)
+          const pid = Number(await run.line(/pid (\d+)/))
+          const info = await store.manager.find('job')
+          server.pause() // what was granted by now lapses at `info.expiry` or later
+          await until('the command is dead', async () => !(await isRunning(pid)))
+          const deadAt = DateTime.now()
+          if (process.env['LEASE_TEST_FIGURES'] !== undefined) {
+            console.log(`      ${name}: dead ${info?.expiry.diff(deadAt).toMillis()} ms before the lease could lapse`)
+          }
+          expect(deadAt.toMillis()).to.be.below(info?.expiry.toMillis() ?? 0)
+          expect(await run.code).to.equal(124)
+          expect(run.stderr).to.contain('could not be renewed')
+          server.resume()
+          await store.close()
+        } finally {
+          await server.stop()
         }
-        expect(deadAt.toMillis()).to.be.below(info?.expiry.toMillis() ?? 0)
-        expect(await run.code).to.equal(124)
-        expect(run.stderr).to.contain('could not be renewed')
-        server.resume()
-        await store.close()
-      } finally {
-        await server.stop()
-      }
+      })
     })
   }
 })
@@ -297,30 +297,38 @@ describe('the guardian of lease exec', () => {
   async function othersWait(run: LeaseRun, pid: number, signal: NodeJS.Signals): Promise<void> {
     run.kill(signal)
     const next = await store.manager.hold('job', 'next', { duration: { seconds: 60 }, wait: true })
-    expect(await isRunning(pid)).to.equal(false)
+    const runs = await isRunning(pid)
     await next.release()
+    expect(runs).to.equal(false)
   }
 
   it('ends the command before another is granted the lease, after lease exec was killed', async () => {
-    const { run, pid } = await start(['--duration', '8s'])
-    await othersWait(run, pid, 'SIGKILL')
-    expect(await run.code).to.equal(128 + 9)
+    await unlessStalled(8_000, async (durationMs) => {
+      const { run, pid } = await start(['--duration', `${durationMs}ms`])
+      await othersWait(run, pid, 'SIGKILL')
+      expect(await run.code).to.equal(128 + 9)
+    })
   })
 
   it('ends the command before another is granted the lease, after lease exec was stopped', async () => {
     const obedient = `echo "guardian $PPID"; ${FOREVER}`
-    const { run, pid } = await start(['--duration', '6s', '--kill-after', '3s'], obedient)
-    await othersWait(run, pid, 'SIGSTOP')
-    run.kill('SIGCONT')
-    expect(await run.code).to.equal(124)
+    await unlessStalled(6_000, async (durationMs) => {
+      const times = ['--duration', `${durationMs}ms`, '--kill-after', `${durationMs / 2}ms`]
+      const { run, pid } = await start(times, obedient)
+      await othersWait(run, pid, 'SIGSTOP')
+      run.kill('SIGCONT')
+      expect(await run.code).to.equal(124)
+    })
   })
 
   if (isMatrix()) {
     it('kills a command that ignores its signal, after lease exec was stopped', async () => {
-      const { run, pid } = await start(['--duration', '8s'])
-      await othersWait(run, pid, 'SIGSTOP')
-      run.kill('SIGCONT')
-      expect(await run.code).to.equal(124)
+      await unlessStalled(8_000, async (durationMs) => {
+        const { run, pid } = await start(['--duration', `${durationMs}ms`])
+        await othersWait(run, pid, 'SIGSTOP')
+        run.kill('SIGCONT')
+        expect(await run.code).to.equal(124)
+      })
     })
   }
 

@@ -1,6 +1,9 @@
 /** Runs the command `lease` as a process, as people do. */
 import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import { constants } from 'node:os'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { setTimeout as pass } from 'node:timers/promises'
 import { programOf, until } from 'lease-servers'
 
 const PROGRAM = programOf('../src/main.ts', import.meta.url)
@@ -10,8 +13,13 @@ export class LeaseRun {
   readonly child: ChildProcess
   stdout = ''
   stderr = ''
-  /** As a shell sees it: a signal n is 128 + n. */
+  /**
+   * As a shell sees it: a signal n is 128 + n. Where no signal has ended it, all that it and its command have printed has been read by
+   * then; where one has, its command may still run and print.
+   */
   readonly code: Promise<number>
+  /** Resolves when the process has ended, though others may still print. */
+  readonly exited: Promise<unknown>
   #hasEnded = false
 
   constructor(args: readonly string[], env: Readonly<Record<string, string>>) {
@@ -22,14 +30,17 @@ export class LeaseRun {
     for (const name of ['stdout', 'stderr'] as const) {
       this.child[name]?.setEncoding('utf8').on('data', (text: string) => (this[name] += text))
     }
+    this.exited = once(this.child, 'exit')
     this.code = new Promise((resolve) => {
-      this.child.on('exit', (code, signal) => {
+      const end = (code: number): void => {
         this.#hasEnded = true
-        resolve(code ?? 128 + (signal === null ? 0 : constants.signals[signal]))
-      })
+        resolve(code)
+      }
+      this.child.on('exit', (_code, signal) => signal !== null && end(128 + constants.signals[signal]))
+      this.child.on('close', (code) => code !== null && end(code))
     })
     running.add(this)
-    void this.code.then(() => running.delete(this))
+    void this.exited.then(() => running.delete(this))
   }
 
   get hasEnded(): boolean {
@@ -62,7 +73,7 @@ export async function endRuns(): Promise<void> {
   for (const run of running) {
     run.kill('SIGCONT')
     run.kill('SIGKILL')
-    await run.code
+    await run.exited
   }
 }
 
@@ -75,6 +86,37 @@ export async function lease(
   const code = await run.code
   return { code, stdout: run.stdout, stderr: run.stderr }
 }
+
+/** How often `unlessStalled` doubles the lease before the last outcome counts. */
+const DOUBLINGS = 4
+
+/**
+ * For what must be done before a lease can lapse: an attempt that fails proves nothing if the machine stood still for a tenth of the
+ * lease meanwhile. It is repeated with a lease twice as long. Each attempt must use a lease of its own, or leave nothing behind.
+ *
+ * @throws what the first attempt throws during which nothing stood still
+ */
+export async function unlessStalled(
+  firstDurationMs: number,
+  attempt: (durationMs: number) => Promise<void>,
+): Promise<void> {
+  for (let doublings = 0; ; doublings++) {
+    const durationMs = firstDurationMs * 2 ** doublings
+    const delays = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
+    delays.enable()
+    try {
+      return await attempt(durationMs)
+    } catch (error) {
+      await pass(2 * RESOLUTION_MS) // the last delay is counted by then
+      if (doublings === DOUBLINGS || delays.max / 1e6 < durationMs / 10) throw error
+    } finally {
+      delays.disable()
+      await endRuns()
+    }
+  }
+}
+
+const RESOLUTION_MS = 20
 
 /** Whether the process runs: one that is dead and not yet reaped does not. */
 export { isRunning } from '#src/process-group.ts'
