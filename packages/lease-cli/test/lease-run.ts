@@ -92,7 +92,7 @@ const DOUBLINGS = 4
 
 /**
  * For what must be done before a lease can lapse: an attempt that fails proves nothing if the machine stood still for a tenth of the
- * lease meanwhile. It is repeated with a lease twice as long. Each attempt must use a lease of its own, or leave nothing behind.
+ * lease in the meantime. It is repeated with a lease twice as long. Each attempt must use a lease of its own, or leave nothing behind.
  *
  * @throws what the first attempt throws during which nothing stood still
  */
