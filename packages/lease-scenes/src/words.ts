@@ -17,7 +17,7 @@ import { until } from 'lease-servers'
 /** In whose name the words are said: a nonce begins with it. */
 const CLIENT = 'client-words'
 
-/** How long an operation may take that must succeed: longer than any machine stalls. */
+/** How long an operation may take, where nothing else is said: longer than any machine stalls. */
 const PATIENT_MS = 60_000
 
 let count = 0
@@ -30,7 +30,7 @@ export function unique(word: string): string {
 export function newCall(more: Partial<Call> = {}): Call {
   return {
     signal: new AbortController().signal,
-    timeoutMs: 5_000,
+    timeoutMs: PATIENT_MS,
     client: CLIENT,
     epoch: 0,
     sentMs: undefined,
@@ -85,7 +85,7 @@ export function unpin(lease: string, entity: string, generation: string): UnpinO
 /** The verdict of one operation; `contended` is asked again, as core does. @throws what made it unknown */
 export async function settle(substrate: Substrate, op: Op): Promise<Verdict> {
   for (;;) {
-    const [verdict] = await substrate.apply([op], newCall({ timeoutMs: PATIENT_MS }))
+    const [verdict] = await substrate.apply([op], newCall())
     if (verdict === undefined) throw new Error('no verdict')
     if (verdict.outcome === 'unknown') throw verdict.cause
     if (verdict.outcome !== 'contended') return verdict
@@ -101,7 +101,7 @@ export async function grant(substrate: Substrate, op: Op): Promise<Holding> {
 }
 
 export async function readOne(substrate: Substrate, lease: string): Promise<Holding | undefined> {
-  return (await substrate.read([lease], newCall({ timeoutMs: PATIENT_MS }))).get(lease)
+  return (await substrate.read([lease], newCall())).get(lease)
 }
 
 /**
