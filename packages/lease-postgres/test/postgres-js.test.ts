@@ -217,6 +217,50 @@ for (const target of enoughOf(postgresTargets())) {
       await pool.end()
     })
 
+    it('ends a connection that is given back inside of a transaction', async () => {
+      const pool = new PostgresJsPool(opening())
+      const client = await pool.connect()
+      const { rows } = await client.query('SELECT pg_backend_pid() AS pid')
+      await client.query('BEGIN')
+      client.release()
+      expect(pool.idleCount).to.equal(0)
+      await until('its backend has ended', async () => {
+        const { rowCount } = await setting.pool.query('SELECT FROM pg_stat_activity WHERE pid = $1', [rows[0].pid])
+        return rowCount === 0
+      })
+      await pool.end()
+    })
+
+    it('lends ten connections at once, and what is given back to the one that waits', async () => {
+      const pool = new PostgresJsPool(opening())
+      const lent = await Promise.all(Array.from({ length: pool.options.max }, () => pool.connect()))
+      const waiting = pool.connect()
+      lent[0]?.release()
+      expect(await waiting).to.equal(lent[0])
+      const refused = caught(pool.connect())
+      await pool.end()
+      expect((await refused).message).to.equal('this client is closed')
+      for (const client of lent) client.release()
+      expect(pool.idleCount).to.equal(0)
+    })
+
+    for (const isListening of [true, false]) {
+      it(`a connection that listens to ${isListening ? 'something' : 'nothing yet'} ends when it was lost`, async () => {
+        await using proxy = await startProxy(setting.directUrl)
+        const listener = PostgresJsListener.by(opening({}, proxy.url(setting.directUrl)), 'listen')
+        let isOver = false
+        listener.on('end', () => (isOver = true))
+        await listener.connect()
+        if (isListening) await listener.listen(unique('channel'))
+        proxy.cut()
+        await until('its end', async () => {
+          if (!isListening) await listener.query().catch(() => {}) // only a sign of life shows that it is another one
+          return isOver
+        })
+        await listener.end()
+      })
+    }
+
     it('rejects nothing unheard when it is closed at any moment while it connects', async () => {
       let isAnswered = false
       for (let afterMs = 0; !isAnswered; afterMs += 1 + Math.floor(afterMs / 20)) {
