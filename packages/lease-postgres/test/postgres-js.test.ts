@@ -196,16 +196,14 @@ for (const target of enoughOf(postgresTargets())) {
     })
 
     it('runs nothing outside of a transaction that was begun, when the connection was lost in it', async () => {
-      const pool = new PostgresJsPool(opening())
+      let hasClosed = false
+      const pool = new PostgresJsPool(opening({ onclose: () => void (hasClosed = true) }))
       const client = await pool.connect()
       await client.query('BEGIN')
       expect(client.getTransactionStatus?.()).to.equal('T')
       const { rows } = await client.query('SELECT pg_backend_pid() AS pid')
       await setting.pool.query('SELECT pg_terminate_backend($1)', [rows[0].pid])
-      await until('the backend is gone', async () => {
-        const { rowCount } = await setting.pool.query('SELECT FROM pg_stat_activity WHERE pid = $1', [rows[0].pid])
-        return rowCount === 0
-      })
+      await until('the connection is closed', () => hasClosed) // so that postgres.js would make another
       const text = unique('outside')
       const failure = await caught(client.query('INSERT INTO written VALUES ($1)', [text]))
       expect(failure).to.be.instanceOf(Error)
@@ -214,6 +212,16 @@ for (const target of enoughOf(postgresTargets())) {
       const next = await pool.connect()
       expect((await next.query('SELECT $1::int4 + 1 AS sum', [41])).rows).to.deep.equal([{ sum: '42' }])
       next.release()
+      await pool.end()
+    })
+
+    it('does not lend a connection again by which something failed', async () => {
+      const pool = new PostgresJsPool(opening())
+      const client = await pool.connect()
+      expect(await caught(client.query('SELECT pg_terminate_backend(pg_backend_pid())'))).to.be.instanceOf(Error)
+      expect(client.getTransactionStatus?.()).to.equal(null)
+      client.release()
+      expect(pool.idleCount).to.equal(0)
       await pool.end()
     })
 
