@@ -182,11 +182,14 @@ describe('The metrics of lease-otel', () => {
 
   it('a hold that began before the instruments is not taken off when it ends', async () => {
     const { manager } = new Bench()
+    const earlier = new Telemetry() // somebody follows it from the beginning: without that it would never be reported
     const hold = await manager.hold('a', 'h', { duration: 30_000 })
     const telemetry = begin()
     await hold.release()
     expect(await telemetry.points('lease.hold.active')).to.deep.equal([])
     expect(await telemetry.points('lease.hold.duration')).to.deep.equal([])
+    expect(await earlier.points('lease.hold.active')).to.deep.equal([{ attributes: store, value: 0 }])
+    earlier.stop()
     await manager.stop()
   })
 
