@@ -139,6 +139,8 @@ describe('health: is this process ready', () => {
     const { manager, clock } = bench
     probe = health(manager, { leader: 'scheduler', clock })
     expect((await probe.ready()).problems).to.deep.equal(['this process does not hold lease "scheduler"'])
+    await manager.hold('other', 'h', { duration: 30_000 })
+    expect((await probe.ready()).ok, 'of another lease').to.equal(false)
     await manager.hold('scheduler', 'h', { duration: 30_000 })
     expect((await probe.ready()).ok).to.equal(true)
     await bench.other().revoke('scheduler')
@@ -172,6 +174,11 @@ describe('health: is this process ready', () => {
     expect(away.value?.problems.join()).to.contain('the store has not answered within 4 s')
     wire.heal()
     expect(await outcomes(1)).to.deep.equal([true])
+    wire.hang()
+    await clock.advance(5_000)
+    wire.resetCounts()
+    for (let n = 0; n < 2; n++) expect(await outcomes(1)).to.deep.equal([undefined])
+    expect(wire.counts.read, 'a question is still open').to.equal(1)
     await manager.stop()
   })
 
@@ -184,6 +191,7 @@ describe('health: is this process ready', () => {
     expect(first.value).to.deep.equal({ ok: true, problems: [] })
     wire.resetCounts()
     expect((await probe.ready()).ok).to.equal(true)
+    await clock.settle()
     expect(wire.counts.read, 'it was asked a moment ago').to.equal(0)
     wire.hang()
     await clock.advance(10_000)
