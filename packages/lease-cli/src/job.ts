@@ -48,7 +48,7 @@ export class StartFailure extends Error {
 
 /** How a job is run. */
 export interface JobOptions {
-  readonly held: Held
+  readonly held: Pick<Held, 'held' | 'remaining' | 'signal'>
   readonly order: JobOrder
   /** The job is stopped after so long; undefined: never. */
   readonly maxTimeMs: number | undefined

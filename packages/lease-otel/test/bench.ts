@@ -80,9 +80,17 @@ export class Bench {
   readonly client: SubstrateClient
   readonly manager: Manager
 
-  constructor(options: FaultySubstrateOptions & { readonly around?: (substrate: Substrate) => Substrate } = {}) {
-    const { around = (substrate: Substrate) => substrate, ...faults } = options
-    const substrate = around(new MemorySubstrate({ store: this.store, namespace: 'billing' }))
+  readonly #namespace: string
+
+  constructor(
+    options: FaultySubstrateOptions & {
+      readonly around?: (substrate: Substrate) => Substrate
+      readonly namespace?: string
+    } = {},
+  ) {
+    const { around = (substrate: Substrate) => substrate, namespace = 'billing', ...faults } = options
+    this.#namespace = namespace
+    const substrate = around(new MemorySubstrate({ store: this.store, namespace }))
     this.wire = new FaultySubstrate(substrate, { clock: this.clock, ...faults })
     this.client = new SubstrateClient({ substrate: this.wire, clock: this.clock })
     this.manager = new Manager({ client: this.client, clock: this.clock })
@@ -90,7 +98,7 @@ export class Bench {
 
   /** Another process. */
   other(): Manager {
-    const substrate = new MemorySubstrate({ store: this.store, namespace: 'billing' })
+    const substrate = new MemorySubstrate({ store: this.store, namespace: this.#namespace })
     return new Manager({ client: new SubstrateClient({ substrate, clock: this.clock }), clock: this.clock })
   }
 }

@@ -2,6 +2,7 @@ import { expect } from 'chai'
 import { MemoryGuard } from 'lease-core'
 import { track } from 'lease-core/testing'
 import { collapseName, countLeases, MAX_GROUPS, type InstrumentOptions } from '#src/index.ts'
+import { errorTypeOf, MetricAttributes } from '#src/attributes.ts'
 import { Bench, Telemetry } from './bench.ts'
 
 describe('The attributes of metrics', () => {
@@ -66,6 +67,33 @@ describe('The attributes of metrics', () => {
     expect(names.size).to.equal(MAX_GROUPS + 1)
     expect(new Map(groups).get('_other')).to.equal(50)
     await manager.stop()
+  })
+
+  it(`tell at most ${MAX_GROUPS} namespaces, types of errors and warnings apart`, async () => {
+    const attributes = new MetricAttributes(undefined)
+    const many = Array.from({ length: MAX_GROUPS + 50 }, (_, index) => `E${index}`)
+    const namespaces = many.map((namespace) => attributes.of({ system: 'memory', namespace })['lease.namespace'])
+    const types = many.map((code) => attributes.errorType({ code }))
+    const telemetry = begin()
+    const { client, manager } = new Bench()
+    manager.events.subscribe(() => {}, { types: ['warning'] })
+    for (const warning of many) client.warn({ warning, message: 'SECRET' })
+    const warnings = (await telemetry.points('lease.warnings')).map(
+      (point) => (point.attributes as Record<string, unknown>)['lease.warning'],
+    )
+    for (const values of [namespaces, types, warnings]) {
+      expect([...new Set(values)]).to.have.members([...many.slice(0, MAX_GROUPS), '_other'])
+    }
+    await manager.stop()
+  })
+
+  it('show the code or the class of an error, and nothing that it says', () => {
+    const named = (name: string, more: object = {}): Error => Object.assign(new Error('SECRET'), { name, ...more })
+    expect(errorTypeOf(named('TypeError'))).to.equal('TypeError')
+    expect(errorTypeOf(named('TypeError', { code: 'ECONNREFUSED' }))).to.equal('ECONNREFUSED')
+    expect(errorTypeOf(named('TypeError', { code: 'no such lease: SECRET' }))).to.equal('TypeError')
+    expect(errorTypeOf(named('of "SECRET"', { code: 7 }))).to.equal('Error')
+    expect(errorTypeOf('SECRET')).to.equal('string')
   })
 
   it('have no group where groupOf says none, and harm no claim where it throws', async () => {

@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { expect } from 'chai'
 import { lead } from 'lease-recipes'
 import { track } from 'lease-core/testing'
@@ -76,6 +78,35 @@ describe('health: is this process live', () => {
     await manager.stop()
   })
 
+  it('after stop(), whatever was lost before', async () => {
+    const bench = new Bench()
+    const { manager, clock } = bench
+    probe = health(manager, { tolerance: { seconds: 10 }, clock })
+    const hold = await manager.hold('a', 'h', { duration: 30_000 })
+    await bench.other().revoke('a')
+    await clock.advance(12_000)
+    expect([hold.held, probe.live().ok]).to.deep.equal([false, false])
+    probe.stop()
+    expect(probe.live()).to.deep.equal({ ok: true, problems: [] })
+    await manager.stop()
+  })
+
+  it('when nobody has the Hold any more that was lost', async () => {
+    const bench = new Bench()
+    const { manager, clock } = bench
+    const live = (probe = health(manager, { tolerance: { seconds: 10 }, clock }))
+    await manager.hold('a', 'h', { duration: 30_000 }).then(() => {})
+    await bench.other().revoke('a')
+    await clock.advance(12_000)
+    setFlagsFromString('--expose-gc')
+    const collectGarbage = runInNewContext('gc') as () => void
+    while (!live.live().ok) {
+      await new Promise((resolve) => setImmediate(resolve))
+      collectGarbage()
+    }
+    await manager.stop()
+  })
+
   it('of another manager it says nothing, nor of Holds that ended with their manager', async () => {
     const bench = new Bench()
     const { manager, clock } = bench
@@ -108,11 +139,46 @@ describe('health: is this process ready', () => {
     const { manager, clock } = bench
     probe = health(manager, { leader: 'scheduler', clock })
     expect((await probe.ready()).problems).to.deep.equal(['this process does not hold lease "scheduler"'])
+    await manager.hold('other', 'h', { duration: 30_000 })
+    expect((await probe.ready()).ok, 'of another lease').to.equal(false)
     await manager.hold('scheduler', 'h', { duration: 30_000 })
     expect((await probe.ready()).ok).to.equal(true)
     await bench.other().revoke('scheduler')
     await clock.settle()
     expect((await probe.ready()).ok).to.equal(false)
+    await manager.hold('scheduler', 'h', { duration: 30_000 })
+    expect((await probe.ready()).ok).to.equal(true)
+    void clock.suspend(60_000) // no timer has noticed that the trust window is over
+    expect((await probe.ready()).ok).to.equal(false)
+    await manager.stop()
+  })
+
+  it('while the store answers: it is asked before its last answer is too old, once at a time, and again after a failure', async () => {
+    const { manager, clock, wire } = new Bench()
+    manager.events.subscribe(() => {}, { types: ['warning'] })
+    const asking = (probe = health(manager, { answeredWithin: { seconds: 4 }, clock }))
+    const outcomes = async (count: number): Promise<(boolean | undefined)[]> => {
+      const asked = Array.from({ length: count }, () => track(asking.ready()))
+      await clock.settle()
+      return asked.map(({ value }) => value?.ok)
+    }
+    expect(await outcomes(3)).to.deep.equal([true, true, true])
+    expect(wire.counts.read, 'for three probes').to.equal(1)
+    await clock.advance(2_500)
+    expect(await outcomes(1)).to.deep.equal([true])
+    expect(wire.counts.read, 'before its answer is too old').to.equal(2)
+    wire.reject(new Error('away'))
+    await clock.advance(5_000)
+    const away = track(asking.ready())
+    await clock.advance(2_000)
+    expect(away.value?.problems.join()).to.contain('the store has not answered within 4 s')
+    wire.heal()
+    expect(await outcomes(1)).to.deep.equal([true])
+    wire.hang()
+    await clock.advance(5_000)
+    wire.resetCounts()
+    for (let n = 0; n < 2; n++) expect(await outcomes(1)).to.deep.equal([undefined])
+    expect(wire.counts.read, 'a question is still open').to.equal(1)
     await manager.stop()
   })
 
@@ -125,6 +191,7 @@ describe('health: is this process ready', () => {
     expect(first.value).to.deep.equal({ ok: true, problems: [] })
     wire.resetCounts()
     expect((await probe.ready()).ok).to.equal(true)
+    await clock.settle()
     expect(wire.counts.read, 'it was asked a moment ago').to.equal(0)
     wire.hang()
     await clock.advance(10_000)

@@ -180,6 +180,36 @@ describe('The metrics of lease-otel', () => {
     ])
   })
 
+  it('a hold that began before the instruments is not taken off when it ends', async () => {
+    const { manager } = new Bench()
+    const earlier = new Telemetry() // somebody follows it from the beginning: without that it would never be reported
+    const hold = await manager.hold('a', 'h', { duration: 30_000 })
+    const telemetry = begin()
+    await hold.release()
+    expect(await telemetry.points('lease.hold.active')).to.deep.equal([])
+    expect(await telemetry.points('lease.hold.duration')).to.deep.equal([])
+    expect(await earlier.points('lease.hold.active')).to.deep.equal([{ attributes: store, value: 0 }])
+    earlier.stop()
+    await manager.stop()
+  })
+
+  it('a wait that a stop ends was aborted, and one that continues an own term was granted', async () => {
+    const telemetry = begin()
+    const bench = new Bench()
+    const { manager, clock } = bench
+    await bench.other().claim('busy', 'other', 30_000)
+    await manager.claim('own', 'h', 30_000)
+    await manager.hold('own', 'h', { duration: 30_000, wait: true })
+    track(manager.hold('busy', 'h', { duration: 30_000, wait: true }))
+    await clock.settle()
+    await manager.stop()
+    await clock.settle()
+    expect((await telemetry.points('lease.wait.duration')).map(({ attributes }) => attributes)).to.have.deep.members([
+      { ...store, 'lease.outcome': 'granted' },
+      { ...store, 'lease.outcome': 'aborted' },
+    ])
+  })
+
   it('a renewal: how long it took, what was left of the trust window, how late it was, and a retry', async () => {
     const telemetry = begin()
     const { manager, clock, wire } = new Bench({ latency: 50 })
@@ -236,6 +266,63 @@ describe('The metrics of lease-otel', () => {
     await manager.stop()
   })
 
+  it('what waits is counted in all queues of the process', async () => {
+    const telemetry = begin()
+    const benches = [1, 2].map(() => new Bench({ latency: 5, limits: { maxOps: 2, maxInFlight: 1 } }))
+    for (const { manager, clock } of benches) {
+      for (const name of ['a', 'b', 'c', 'd', 'e']) track(manager.claim(name, 'h', 30_000))
+      await clock.advance(22)
+    }
+    expect(await telemetry.points('lease.operation.pending')).to.deep.equal([{ attributes: store, value: 6 }])
+    for (const { manager, clock } of benches) {
+      await clock.advance(100)
+      await manager.stop()
+    }
+    expect(await telemetry.points('lease.operation.pending')).to.deep.equal([{ attributes: store, value: 0 }])
+  })
+
+  it('a round trip that failed says why, if round trips are asked for', async () => {
+    const telemetry = begin({ metrics: { operations: true } })
+    const { manager, clock, wire } = new Bench()
+    await manager.claim('a', 'h', 30_000)
+    wire.reject(new Error('away'))
+    track(manager.claim('b', 'h', 30_000))
+    await clock.advance(60_000)
+    const seen = (await telemetry.points('lease.operation.duration')).map(({ attributes }) => attributes)
+    expect(seen).to.deep.include({ ...store, 'lease.batch.kind': 'apply' })
+    expect(seen).to.deep.include({ ...store, 'lease.batch.kind': 'apply', 'error.type': 'Error' })
+    await manager.stop()
+  })
+
+  it('a clock that was set shows in one reading, and not in the next', async () => {
+    const telemetry = begin({ metrics: { clock: true } })
+    const { now } = Date
+    const readings: (number | undefined)[] = []
+    try {
+      Date.now = () => now() + 3_600_000
+      for (let n = 0; n < 2; n++) readings.push((await telemetry.points('lease.clock.divergence'))[0]?.value)
+    } finally {
+      Date.now = now
+    }
+    const [first = 0, second = Number.NaN] = readings
+    expect(first).to.be.within(1_800, 5_400)
+    expect(second).to.be.within(-1_800, 1_800)
+  })
+
+  it('who leads in one namespace does not lead in another', async () => {
+    const [billing, shipping] = [new Bench(), new Bench({ namespace: 'shipping' })]
+    await shipping.other().claim('scheduler', 'other', 30_000)
+    const telemetry = begin({ names: ['scheduler'] })
+    await billing.manager.hold('scheduler', 'a', { duration: 30_000 })
+    await shipping.manager.hold('scheduler', 'a', { duration: 30_000 }).catch(() => {})
+    expect(await telemetry.points('lease.leader')).to.have.deep.members([
+      { attributes: { ...store, 'lease.name': 'scheduler' }, value: 1 },
+      { attributes: { ...store, 'lease.namespace': 'shipping', 'lease.name': 'scheduler' }, value: 0 },
+    ])
+    await billing.manager.stop()
+    await shipping.manager.stop()
+  })
+
   it('who leads: 1 in the process that holds the lease, 0 in the others, from when it asks for it', async () => {
     const bench = new Bench()
     const { manager } = bench
@@ -253,6 +340,11 @@ describe('The metrics of lease-otel', () => {
     expect(await leader()).to.deep.equal([{ attributes: { ...store, 'lease.name': 'scheduler' }, value: 1 }])
     await hold.release()
     expect(await leader()).to.deep.equal([{ attributes: { ...store, 'lease.name': 'scheduler' }, value: 0 }])
+    const last = await manager.hold('scheduler', 'a', { duration: 30_000 })
+    const observed = await leader()
+    telemetry.stop()
+    await last.release()
+    expect(await leader(), 'it is observed no more').to.deep.equal(observed)
     await manager.stop()
   })
 
@@ -286,15 +378,31 @@ describe('The metrics of lease-otel', () => {
       expect(await telemetry.points(name), name).to.deep.equal([{ attributes: store, value }])
     }
     counts.stop()
+    bench.wire.resetCounts()
+    await telemetry.metrics()
+    expect(bench.wire.counts.read, 'the store is asked no more').to.equal(0)
     await manager.stop()
     await other.stop()
   })
 
-  it('nothing is counted after stop()', async () => {
+  it('the leases of the namespace have no value while they cannot be read', async () => {
     const telemetry = begin()
+    const { manager, clock, wire } = new Bench()
+    const counts = countLeases(manager, { meterProvider: telemetry.meterProvider, clock })
+    wire.reject(new Error('away'))
+    const points = track(telemetry.points('lease.held'))
+    await clock.advance(60_000)
+    expect(points.value).to.deep.equal([])
+    counts.stop()
+    await manager.stop()
+  })
+
+  it('nothing is counted after stop()', async () => {
+    const telemetry = begin({ names: ['db'], metrics: { checks: true, clock: true } })
     const { manager } = new Bench()
     telemetry.stop()
     await manager.claim('db', 'a', 30_000)
+    await (await manager.hold('x', 'a', { duration: 30_000, wait: true })).token.check()
     expect((await telemetry.metrics()).size).to.equal(0)
     const denied = await manager.claim('db', 'b', 30_000).catch((error: unknown) => error)
     expect(denied).to.be.instanceOf(ErrClaimDenied)

@@ -1,7 +1,7 @@
 import { context, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api'
 import type { ReadableSpan } from '@opentelemetry/sdk-trace-base'
 import { expect } from 'chai'
-import { MemoryGuard } from 'lease-core'
+import { MemoryGuard, traces, type ClaimTrace } from 'lease-core'
 import type { Substrate } from 'lease-core/adapter'
 import { track } from 'lease-core/testing'
 import { withLease } from 'lease-recipes'
@@ -217,6 +217,68 @@ describe('The spans of lease-otel', () => {
     expect(held.attributes).to.include({ 'lease.outcome': 'held', 'lease.key': 'guard' })
     expect(notHeld.attributes).to.include({ 'lease.outcome': 'not_held' })
     expect(notHeld.status.code).to.equal(SpanStatusCode.UNSET)
+    await manager.stop()
+  })
+
+  it('a release of what is not held, or that a stop gave up, is no error; nor is work that a stop ended', async () => {
+    begin()
+    const { manager, clock, wire } = new Bench()
+    await manager.claim('db', 'a', 30_000)
+    await manager.release('db', 'b').catch(() => {})
+    const work = track(
+      withLease(
+        manager,
+        'x',
+        { holder: 'a', duration: 30_000 },
+        ({ signal }) => new Promise<void>((end) => signal.addEventListener('abort', () => end())),
+      ),
+    )
+    await clock.settle()
+    wire.hang()
+    track(manager.release('db', 'a'))
+    await clock.settle()
+    track(manager.stop())
+    await clock.advance(60_000)
+    expect(work.state).to.not.equal('pending')
+    const [notHeld, aborted] = named('lease.release') as [ReadableSpan, ReadableSpan]
+    expect(
+      [notHeld, aborted].map(({ attributes, status }) => [attributes['lease.outcome'], status.code]),
+    ).to.deep.equal([
+      ['not_held', SpanStatusCode.UNSET],
+      ['aborted', SpanStatusCode.UNSET],
+    ])
+    expect(one('lease.with').attributes['lease.end']).to.equal('stopped')
+    expect(one('lease.with').status.code).to.equal(SpanStatusCode.UNSET)
+  })
+
+  it('what another instrumentation has put around a call stays there', async () => {
+    let runs = 0
+    const wrap = (message: unknown): void => {
+      ;(message as ClaimTrace).around = (call) => {
+        runs++
+        return call()
+      }
+    }
+    traces.claim.start.subscribe(wrap)
+    try {
+      begin()
+      const { manager } = new Bench()
+      await manager.claim('db', 'a', 30_000)
+      expect([runs, one('lease.claim').attributes['lease.outcome']]).to.deep.equal([1, 'granted'])
+      await manager.stop()
+    } finally {
+      traces.claim.start.unsubscribe(wrap)
+    }
+  })
+
+  it('none are made after stop()', async () => {
+    const telemetry = begin({ spans: { apply: true } })
+    const { manager } = new Bench()
+    telemetry.stop()
+    const token = await manager.claim('db', 'a', 30_000)
+    await token.check(new MemoryGuard(() => 1))
+    await manager.release('db', 'a')
+    expect(telemetry.spans).to.deep.equal([])
     await manager.stop()
   })
 

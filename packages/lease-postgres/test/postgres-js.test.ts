@@ -196,16 +196,14 @@ for (const target of enoughOf(postgresTargets())) {
     })
 
     it('runs nothing outside of a transaction that was begun, when the connection was lost in it', async () => {
-      const pool = new PostgresJsPool(opening())
+      let hasClosed = false
+      const pool = new PostgresJsPool(opening({ onclose: () => void (hasClosed = true) }))
       const client = await pool.connect()
       await client.query('BEGIN')
       expect(client.getTransactionStatus?.()).to.equal('T')
       const { rows } = await client.query('SELECT pg_backend_pid() AS pid')
       await setting.pool.query('SELECT pg_terminate_backend($1)', [rows[0].pid])
-      await until('the backend is gone', async () => {
-        const { rowCount } = await setting.pool.query('SELECT FROM pg_stat_activity WHERE pid = $1', [rows[0].pid])
-        return rowCount === 0
-      })
+      await until('the connection is closed', () => hasClosed) // so that postgres.js would make another
       const text = unique('outside')
       const failure = await caught(client.query('INSERT INTO written VALUES ($1)', [text]))
       expect(failure).to.be.instanceOf(Error)
@@ -216,6 +214,60 @@ for (const target of enoughOf(postgresTargets())) {
       next.release()
       await pool.end()
     })
+
+    it('does not lend a connection again by which something failed', async () => {
+      const pool = new PostgresJsPool(opening())
+      const client = await pool.connect()
+      expect(await caught(client.query('SELECT pg_terminate_backend(pg_backend_pid())'))).to.be.instanceOf(Error)
+      expect(client.getTransactionStatus?.()).to.equal(null)
+      client.release()
+      expect(pool.idleCount).to.equal(0)
+      await pool.end()
+    })
+
+    it('ends a connection that is given back inside of a transaction', async () => {
+      const pool = new PostgresJsPool(opening())
+      const client = await pool.connect()
+      const { rows } = await client.query('SELECT pg_backend_pid() AS pid')
+      await client.query('BEGIN')
+      client.release()
+      expect(pool.idleCount).to.equal(0)
+      await until('its backend has ended', async () => {
+        const { rowCount } = await setting.pool.query('SELECT FROM pg_stat_activity WHERE pid = $1', [rows[0].pid])
+        return rowCount === 0
+      })
+      await pool.end()
+    })
+
+    it('lends ten connections at once, and what is given back to the one that waits', async () => {
+      const pool = new PostgresJsPool(opening())
+      const lent = await Promise.all(Array.from({ length: pool.options.max }, () => pool.connect()))
+      const waiting = pool.connect()
+      lent[0]?.release()
+      expect(await waiting).to.equal(lent[0])
+      const refused = caught(pool.connect())
+      await pool.end()
+      expect((await refused).message).to.equal('this client is closed')
+      for (const client of lent) client.release()
+      expect(pool.idleCount).to.equal(0)
+    })
+
+    for (const isListening of [true, false]) {
+      it(`a connection that listens to ${isListening ? 'something' : 'nothing yet'} ends when it was lost`, async () => {
+        await using proxy = await startProxy(setting.directUrl)
+        const listener = PostgresJsListener.by(opening({}, proxy.url(setting.directUrl)), 'listen')
+        let isOver = false
+        listener.on('end', () => (isOver = true))
+        await listener.connect()
+        if (isListening) await listener.listen(unique('channel'))
+        proxy.cut()
+        await until('its end', async () => {
+          if (!isListening) await listener.query().catch(() => {}) // only a sign of life shows that it is another one
+          return isOver
+        })
+        await listener.end()
+      })
+    }
 
     it('rejects nothing unheard when it is closed at any moment while it connects', async () => {
       let isAnswered = false

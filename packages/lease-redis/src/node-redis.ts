@@ -160,7 +160,10 @@ class Duplicate extends OwnConnection<NodeRedisClient> implements RedisListenCon
   }
 
   protected override async open(client: NodeRedisClient): Promise<void> {
-    client.on('error', (error: unknown) => this.fail(error))
+    client.on('error', (error: unknown) => {
+      this.fail(error)
+      destroy(client) // now, for a client that does not get its first connection would try without end
+    })
     client.on('end', () => this.end())
     if (this.isOver) throw new Error('this connection is closed')
     if (client.isOpen !== true) await client.connect()

@@ -1,11 +1,18 @@
 /** node-redis 5 and 6: each does all that a client and a guard ask of it. */
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrTrapdoor, ErrUnknown, Manager } from 'lease-core'
-import { RedisGuard, redisClient, type NodeRedisClient, type RedisClientOptions } from 'lease-redis'
+import {
+  RedisGuard,
+  redisClient,
+  type NodeRedisClient,
+  type RedisClientOptions,
+  type RedisListenConnection,
+} from 'lease-redis'
 import { caught, unique } from 'lease-scenes'
-import { redisTargets, startProxy, startRedisSentinel } from 'lease-servers'
+import { redisTargets, startProxy, startRedisSentinel, until } from 'lease-servers'
 import * as six from 'redis'
 import * as five from 'redis-5'
+import { listeningOverNodeRedis } from '#src/node-redis.ts'
 import { LASTING_MS, queued } from './setting.ts'
 
 const set = `return redis.call('SET', KEYS[1], ARGV[1])`
@@ -41,8 +48,15 @@ for (const [name, driver] of Object.entries(drivers)) {
         return manager
       }
 
-      for (const options of [{}, { database: 2 }, { RESP: 3 as const }]) {
-        it(`does all that a client asks of it, with the options ${JSON.stringify(options)}`, async () => {
+      const { SIMPLE_STRING, BLOB_STRING, NUMBER } = driver.RESP_TYPES
+      const mapped = { [SIMPLE_STRING]: Buffer, [BLOB_STRING]: Buffer, [NUMBER]: String }
+      for (const [what, options] of Object.entries({
+        'no options': {},
+        'a database': { database: 2 },
+        RESP3: { RESP: 3 as const },
+        'a mapping of answers': { commandOptions: { typeMapping: mapped } },
+      })) {
+        it(`does all that a client asks of it, with ${what}`, async () => {
           const namespace = unique('driver')
           const [redis, other] = [await connected(options), await connected(options)]
           const [one, two] = [managerOf({ redis, namespace }), managerOf({ redis: other, namespace })]
@@ -61,7 +75,7 @@ for (const [name, driver] of Object.entries(drivers)) {
           await one.release('l', 'one')
           const hold = await waiting // by a hint, for the lease lasts longer than this test may
           expect(await caught(guard.run(redis, set, [own], ['y']))).to.be.instanceOf(ErrNotHeld)
-          expect(await redis.get(own)).to.equal('x')
+          expect(String(await redis.get(own))).to.equal('x')
           await hold.release()
         })
       }
@@ -85,8 +99,8 @@ for (const [name, driver] of Object.entries(drivers)) {
         expect(await redis.get(own)).to.equal('1')
       })
 
-      const mapped = { [driver.RESP_TYPES.SIMPLE_STRING]: Buffer, [driver.RESP_TYPES.BLOB_STRING]: Buffer }
-      for (const options of [{ commandOptions: { typeMapping: mapped } }, { keyPrefix: 'app:' }]) {
+      const texts = { [SIMPLE_STRING]: Buffer, [BLOB_STRING]: Buffer }
+      for (const options of [{ commandOptions: { typeMapping: texts } }, { keyPrefix: 'app:' }]) {
         const [what] = Object.keys(options)
         it(`executes guarded transactions with ${what}, and a connection with it is a key`, async () => {
           const namespace = unique('driver')
@@ -145,6 +159,44 @@ for (const [name, driver] of Object.entries(drivers)) {
         await (await waiting).release()
       })
 
+      /** A connection that listens, over a client that would connect again by itself, and what it reports. */
+      function listening(url: string): {
+        readonly own: RedisListenConnection
+        readonly redis: Client
+        readonly heard: string[]
+      } {
+        const redis: Client = driver.createClient({ url })
+        const own = listeningOverNodeRedis(redis)
+        const heard: string[] = []
+        for (const event of ['error', 'end'] as const) own.on(event as 'end', () => heard.push(event))
+        open.push(() => own.disconnect())
+        return { own, redis, heard }
+      }
+
+      it('a connection that listens ends for good when it is lost or refused', async () => {
+        await using proxy = await startProxy(target.url)
+        const lost = listening(proxy.url(target.url))
+        await lost.own.subscribe(unique('channel'))
+        proxy.cut()
+        const refused = listening('redis://127.0.0.1:1')
+        for (const { own, redis, heard } of [lost, refused]) {
+          await until('its end', () => heard.includes('end'))
+          expect(redis.isOpen, 'it connects again').to.equal(false)
+          expect(await caught(own.ping())).to.be.instanceOf(Error)
+          expect(heard).to.deep.equal(['error', 'end'])
+        }
+      })
+
+      it('a connection that listens ends when its client is closed, and closes it when it is ended', async () => {
+        const [closed, ended] = [listening(target.url), listening(target.url)]
+        for (const { own } of [closed, ended]) await own.subscribe(unique('channel'))
+        closed.redis.destroy()
+        expect(closed.heard).to.deep.equal(['end'])
+        ended.own.disconnect()
+        await until('its client is closed', () => !ended.redis.isOpen)
+        expect(ended.heard).to.deep.equal(['end'])
+      })
+
       it('a client that is not connected, or was closed, is an error that says what to do, at once', async () => {
         const redis = driver.createClient({ url: target.url })
         const manager = managerOf({ redis, namespace: unique('driver'), listen: false })
@@ -153,6 +205,23 @@ for (const [name, driver] of Object.entries(drivers)) {
         expect(String(claim)).to.contain('await redis.connect() first')
         const wait = await caught(manager.hold('l', 'one', { duration: LASTING_MS, wait: true }))
         expect(wait).to.be.instanceOf(ErrUnknown).with.property('reason', 'set-up')
+      })
+
+      it('no guarded transaction goes over a client that its owner has closed, until it is connected again', async () => {
+        const redis = await connected()
+        const manager = managerOf({ redis, namespace: unique('driver'), listen: false })
+        const guard = new RedisGuard()
+        await (await manager.claim('l', 'one', LASTING_MS)).check(guard)
+        const own = unique('own')
+        const increment = (): Promise<unknown> => guard.transaction(redis, (multi) => void multi.incr(own))
+        expect(await increment()).to.deep.equal([1])
+        redis.destroy()
+        expect(await caught(increment()))
+          .to.be.instanceOf(ErrTrapdoor)
+          .with.property('message', 'this connection is closed')
+        expect(String(await caught(manager.claim('m', 'one', LASTING_MS)))).to.contain('await redis.connect() first')
+        await redis.connect()
+        expect(await increment()).to.deep.equal([2])
       })
 
       it('not yet connected, it is refused by a guarded transaction, and no connection is opened beside it', async () => {

@@ -1,6 +1,7 @@
 /** valkey-glide: it does all that a client asks of it, and its guards run scripts. */
 import {
   Batch,
+  ClosingError,
   Decoder,
   GlideClient,
   GlideClusterClient,
@@ -204,7 +205,8 @@ describe('valkey-glide', () => {
           const owner = await connected()
           const username = unique('user')
           await owner.customCommand(['ACL', 'SETUSER', username, 'on', '>p', '~*', '&*', ...rights.split(' ')])
-          const own = new ValkeyGlideOwn(connected({ credentials: { username, password: 'p' } }))
+          const redis = await connected({ credentials: { username, password: 'p' } })
+          const own = new ValkeyGlideOwn(redis)
           let ended = false
           own.on('end', () => (ended = true))
           await own.subscribe(unique('channel'))
@@ -214,6 +216,7 @@ describe('valkey-glide', () => {
           await until('a sign of life over the new connection', () => succeeds(own.ping(), RequestError))
           expect(ended).to.equal(rights === '+@all')
           own.disconnect()
+          await until('its client is closed', async () => !(await succeeds(redis.ping(), ClosingError)))
         })
       }
 
