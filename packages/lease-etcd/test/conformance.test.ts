@@ -7,8 +7,11 @@ import { after, before, describe, it } from 'mocha'
 import { describeWithout, sleep, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
-/** What tries core more than the adapter: Redis and PostgreSQL have it in the test command. */
-const OF_THE_MATRIX: readonly string[] = ['limits', 'bad input', 'thousands at once', 'exclusion', 'manager']
+/** What tries core more than the adapter, and what `waiting.test.ts` tries as well: Redis and PostgreSQL have it in the test command. */
+const OF_THE_MATRIX: readonly string[] = [
+  ...['limits', 'bad input', 'thousands at once', 'exclusion', 'manager'],
+  ...['queue', 'notification'],
+]
 
 for (const nodes of enoughOf([1, 3] as const)) declare(nodes)
 

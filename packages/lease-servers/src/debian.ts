@@ -37,11 +37,13 @@ async function fetchInto(root: string, cache: string, names: readonly [string, .
   // A home, so that a run that is killed leaves nothing half unpacked; in the cache, so that a rename is all that is left to do.
   await using home = new ServerHome(names[0], 'KILL', cache)
   const work = home.dir
-  if (!(await known(names[0])) && process.getuid?.() === 0) {
+  let isKnown = await known(names[0])
+  if (!isKnown && process.getuid?.() === 0) {
     report(`asking Debian's archive for ${names[0]}`)
     await updateDebian()
+    isKnown = await known(names[0])
   }
-  if (!(await known(names[0]))) throw new Error(`apt knows no package ${names[0]} (apt-get update may help)`)
+  if (!isKnown) throw new Error(`apt knows no package ${names[0]} (apt-get update may help)`)
   report(`downloading ${names[0]} from Debian's archive`)
   await output('apt-get', ['-q', 'download', ...names, ...(await missingLibraries(names))], { cwd: work })
   report(`unpacking ${names[0]}`)
