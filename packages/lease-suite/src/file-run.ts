@@ -90,7 +90,6 @@ class TestProcess {
   readonly #ended: Promise<string>
   /** Those of the files that it has run. */
   readonly folders = new Set<string>()
-  readonly #loaded = new Set<string>()
   #hasServers = false
   isOver = false
   #outcomes: Outcome[] = []
@@ -129,11 +128,11 @@ class TestProcess {
   }
 
   /**
-   * A file is loaded once: of its parts, each runs in a process that has not loaded it. Tests of lease-core count all warnings of their
-   * process, so none of its files comes after one whose clients of a server may still be at work.
+   * Tests of lease-core count all warnings of their process, so none of its files comes after one whose clients of a server may still be at
+   * work.
    */
-  mayRun({ built, path, execPath = process.execPath }: TestFile): boolean {
-    if (this.isOver || execPath !== this.#execPath || this.#loaded.has(built)) return false
+  mayRun({ path, execPath = process.execPath }: TestFile): boolean {
+    if (this.isOver || execPath !== this.#execPath) return false
     return !this.#hasServers || !path.startsWith(NO_SERVERS)
   }
 
@@ -142,7 +141,6 @@ class TestProcess {
     const { grep, timeoutMs, bail = false, signal } = this.#options
     const { built, part, exclude } = file
     this.folders.add(dirname(file.path))
-    this.#loaded.add(built)
     this.#outcomes = []
     this.#output = ''
     const end = new Promise<Extract<Message, { kind: 'end' }>>((resolve) => (this.#onEnd = resolve))

@@ -3,6 +3,7 @@
  * tests, and reports every outcome at once, so that nothing is lost when the process dies.
  */
 import { basename } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { format } from 'node:util'
 import { askedServers, provideTargets, whatIsAwaited } from 'lease-servers'
 import Mocha from 'mocha'
@@ -25,8 +26,7 @@ async function run(order: Work): Promise<void> {
   process.title = `test ${basename(order.file)}` // for `ps` and `top`
   const { timeoutMs: timeout, bail } = order
   const mocha = new Mocha({ timeout, bail, forbidOnly: true, reporter: Silent, ...grepOf(order) })
-  mocha.addFile(order.file)
-  await mocha.loadFilesAsync()
+  await load(order.file, mocha)
   choose(mocha.suite, order)
   const servers = askedServers()
   if (servers.length > 0) provideTargets((await answer({ kind: 'needs', servers })).targets)
@@ -52,6 +52,18 @@ async function run(order: Work): Promise<void> {
   runner.on(EVENT_TEST_PENDING, (test) => report(test, 'skipped'))
   runner.on(EVENT_TEST_FAIL, (test, error) => report(test, 'failed', described(test, error)))
   const stopListening = failOnUnheard(runner)
+}
+
+/** How many files this process has loaded. */
+let loads = 0
+
+/** As `loadFilesAsync` does, but loads the file anew for each of its parts. What it imports is loaded once. */
+async function load(file: string, mocha: Mocha): Promise<void> {
+  const { EVENT_FILE_PRE_REQUIRE, EVENT_FILE_REQUIRE, EVENT_FILE_POST_REQUIRE } = Mocha.Suite.constants
+  mocha.suite.emit(EVENT_FILE_PRE_REQUIRE, globalThis, file, mocha)
+  const loaded: unknown = await import(`${pathToFileURL(file).href}?load=${++loads}`)
+  mocha.suite.emit(EVENT_FILE_REQUIRE, loaded, file, mocha)
+  mocha.suite.emit(EVENT_FILE_POST_REQUIRE, globalThis, file, mocha)
 }
 
 /** Keeps the suites that were ordered. Tests outside of any suite belong to the first part. */

@@ -143,7 +143,7 @@ describe('the run of a test file', () => {
       .and.not.to.equal(pids[0])
   })
 
-  matrixOnly('files that run at a time have a process each, and so have the parts of one', async () => {
+  it('files that run at a time have a process each, and the parts of one may share theirs', async () => {
     const processes = new TestProcesses(optionsOf())
     const both = await Promise.all(['process', 'process-again'].map(async (name) => await processes.run(fixture(name))))
     const parts = []
