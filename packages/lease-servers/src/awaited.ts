@@ -5,7 +5,17 @@
 
 const awaited = new Set<() => string>()
 
-/** Polls every `everyMs` until the condition is truthy, and resolves to that value. @throws what the condition throws */
+/** The longest pause between two looks, where nothing else is said. */
+const LONGEST_PAUSE_MS = 50
+/** A look costs a store and its driver as much as an operation: the pauses grow with the time that was waited already. */
+const PART_OF_WAIT = 0.1
+
+/**
+ * Looks again and again until the condition is truthy, and resolves to that value.
+ *
+ * @param everyMs the first pauses; later ones are as long as a tenth of the wait so far, and at most 50 milliseconds, or `everyMs`
+ * @throws what the condition throws
+ */
 export async function until<T>(
   what: string,
   condition: () => T | Promise<T>,
@@ -14,11 +24,13 @@ export async function until<T>(
   let last: T | undefined
   const entry = (): string => `${what} (last seen: ${shown(last)})`
   awaited.add(entry)
+  const startedMs = performance.now()
   try {
     for (;;) {
       last = await condition()
       if (last) return last as Exclude<T, false | undefined | null | 0 | ''>
-      await new Promise((resolve) => setTimeout(resolve, everyMs))
+      const pauseMs = Math.min(LONGEST_PAUSE_MS, PART_OF_WAIT * (performance.now() - startedMs))
+      await new Promise((resolve) => setTimeout(resolve, Math.max(everyMs, pauseMs)))
     }
   } finally {
     awaited.delete(entry)
