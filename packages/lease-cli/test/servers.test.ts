@@ -15,12 +15,14 @@ import {
   postgresTargets,
   redisTargets,
   startEtcd,
+  startPostgres,
   startRedis,
   startRedisSentinel,
   until,
   type Address,
   type Etcd,
   type FreshDatabase,
+  type Postgres,
   type Redis,
 } from 'lease-servers'
 import type { Finding } from '#src/commands/doctor.ts'
@@ -160,10 +162,16 @@ describe('lease doctor', () => {
 })
 
 describe('a login that the server refuses', () => {
+  /**
+   * Not the one of all tests: without a password, pg leaves its connection open, and as long as the server waits for the password, a minute,
+   * nobody can create or drop a database.
+   */
+  let own: Postgres
   let redis: Redis
   let etcd: Etcd
 
   before(async () => {
+    own = await startPostgres()
     redis = await startRedis({ appendonly: true, password: 'right' })
     etcd = await startEtcd()
     const driver = new Etcd3({ hosts: etcd.endpoints as string[] })
@@ -178,6 +186,7 @@ describe('a login that the server refuses', () => {
     driver.close()
   })
   after(async () => {
+    await own.stop()
     await redis.stop()
     await etcd.stop()
   })
@@ -186,7 +195,7 @@ describe('a login that the server refuses', () => {
   const none = 'the URL has none or no password'
   for (const [title, url, advice] of [
     ['postgres, a wrong password', () => withPassword(postgres?.passwordUrl, SECRET), wrong],
-    ['postgres, no password', () => withPassword(postgres?.passwordUrl, ''), none],
+    ['postgres, no password', () => withPassword(own.passwordUrl, ''), none],
     ['redis, a wrong password', () => redis.url.replace('right', SECRET), wrong],
     ['redis, no password', () => `redis://127.0.0.1:${redis.port}`, none],
     ['etcd, a wrong password', () => etcdWith(`app:${SECRET}`), wrong],
