@@ -10,6 +10,8 @@ import { leaseHere } from './screen.ts'
 import { endRuns, isRunning, lease, LeaseRun, unlessStalled } from './lease-run.ts'
 import { besides, etcdUrl, testServers, unique, type TestServer } from './stores.ts'
 
+const inMatrix = isMatrix() ? it : it.skip
+
 /** Prints its process id, and then runs until somebody ends it. */
 const FOREVER = 'echo "pid $$"; while :; do sleep 0.05; done'
 /** The same, and only KILL ends it. */
@@ -166,7 +168,7 @@ describe('lease exec', () => {
     expect(run.stdout).to.contain('lost job revoked')
   })
 
-  it('lets a command that was revoked finish within the grace', async () => {
+  inMatrix('lets a command that was revoked finish within the grace', async () => {
     const job = `trap 'sleep 0.2; echo tidied up; exit 0' TERM; echo ready; while :; do sleep 0.05; done`
     const grace = ['--duration', '60s', '--kill-after', '30s'] // so that no slow machine cuts it
     const run = new LeaseRun(['exec', 'job', ...grace, '--', 'sh', '-c', job], env)
@@ -239,7 +241,7 @@ describe('lease exec with', () => {
     await lock.stop()
   })
 
-  it('--foreground still passes on the code, and stops the command in time', async () => {
+  inMatrix('--foreground still passes on the code, and stops the command in time', async () => {
     expect(await codeOf('job', '--foreground', '--', 'sh', '-c', 'exit 6')).to.equal(6)
     expect(await codeOf('job', '--foreground', '--max-time', '50ms', '--', 'sleep', '1000')).to.equal(124)
   })
@@ -310,7 +312,7 @@ describe('the guardian of lease exec', () => {
     })
   })
 
-  it('ends the command before another is granted the lease, after lease exec was stopped', async () => {
+  inMatrix('ends the command before another is granted the lease, after lease exec was stopped', async () => {
     const obedient = `echo "guardian $PPID"; ${FOREVER}`
     await unlessStalled(6_000, async (durationMs) => {
       const times = ['--duration', `${durationMs}ms`, '--kill-after', `${durationMs / 2}ms`]
