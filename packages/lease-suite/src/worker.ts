@@ -57,7 +57,7 @@ async function run(order: Work): Promise<void> {
 /** How many files this process has loaded. */
 let loads = 0
 
-/** As `loadFilesAsync` does, but loads the file anew for each of its parts. What it imports is loaded once. */
+/** Loads the file again for each of its parts, which `loadFilesAsync` of mocha does not. What the file imports is loaded once. */
 async function load(file: string, mocha: Mocha): Promise<void> {
   const { EVENT_FILE_PRE_REQUIRE, EVENT_FILE_REQUIRE, EVENT_FILE_POST_REQUIRE } = Mocha.Suite.constants
   mocha.suite.emit(EVENT_FILE_PRE_REQUIRE, globalThis, file, mocha)

@@ -529,3 +529,10 @@ export async function grants<T>(
   }
   return { granted, refused }
 }
+
+/** Releases a lease through a client that is closed at once. So no client passes over those who were notified and do not come. */
+export async function releaseAndClose(context: Context, lease: string, holder: string): Promise<void> {
+  const client = await context.open()
+  await client.releaseLease(lease, holder)
+  await client.close()
+}

@@ -8,6 +8,7 @@ import {
   codeOf,
   known,
   rejects,
+  releaseAndClose,
   same,
   termOf,
   TooSlow,
@@ -686,11 +687,8 @@ async function join(context: Context, count: number): Promise<InQueue[]> {
   return waiters
 }
 
-/** Releases the lease, and is gone: nobody sees to it that those who were notified come. */
-async function vacate(context: Context): Promise<void> {
-  const client = await context.open()
-  await client.releaseLease(context.lease, ALICE)
-  await client.close()
+function vacate(context: Context): Promise<void> {
+  return releaseAndClose(context, context.lease, ALICE)
 }
 
 /** The lease of the clause is vacant, and so many are ahead of this one. */

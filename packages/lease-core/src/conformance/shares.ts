@@ -13,6 +13,7 @@ import {
   known,
   later,
   rejects,
+  releaseAndClose,
   rises,
   same,
   termOf,
@@ -614,10 +615,10 @@ export const shares: Suite = {
         const writer = await waiter(context, 'writer', { weight: 4, capacity: 4 })
         const reader = await waiter(context, 'reader', { capacity: 4 })
         const third = await waiter(context, 'third', { capacity: 4 })
-        await leaveBehind(context, ALICE)
+        await releaseAndClose(context, share(context, ALICE), ALICE)
         same(vacancies(context, await writer.after()), [], 'what the first has heard while it does not fit')
         same(vacancies(context, await reader.after()), [], 'what the second has heard')
-        await leaveBehind(context, BOB)
+        await releaseAndClose(context, share(context, BOB), BOB)
         await hears(context, writer, 0)
         await hears(context, reader, 1)
         same(vacancies(context, await third.after()), [], 'what the third has heard')
@@ -1068,13 +1069,6 @@ interface Waiter extends Hearer {
 async function waiter(context: Context, holder: string, request: Partial<ShareRequest>): Promise<Waiter> {
   const hearer = await context.hearer()
   return { ...hearer, ticket: await enter(context, holder, request, { client: hearer.client }) }
-}
-
-/** Releases this share, and is gone: nobody sees to it that those who were notified come. */
-async function leaveBehind(context: Context, holder: string): Promise<void> {
-  const client = await context.open()
-  await client.releaseLease(share(context, holder), holder)
-  await client.close()
 }
 
 function vacancies(
