@@ -15,7 +15,7 @@ const target = dynamodbTarget()
 
 const HOLDERS = 8
 /** How often the leases change hands. */
-const CHANGES = isMatrix() ? 1_000 : 60
+const CHANGES = isMatrix() ? 1_000 : 30
 /** How many writes are done, and how many are refused, at least. */
 const EACH = 20
 /** The longest that a holder hesitates: shorter or longer than its lease; without a guard longer than those after it. */

@@ -6,7 +6,7 @@ import { Semaphores, type Permit } from '#src/semaphore.ts'
 import { Bench, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores('etcd')) {
+for (const store of stores()) {
   const grants = store.exact ? enough(100) : enough(40)
   /** Fewer where administrators wait for permits to end. */
   const grantsWhileChanging = store.exact ? enough(50) : enough(20)

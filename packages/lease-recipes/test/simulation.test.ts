@@ -4,7 +4,7 @@
  */
 import { execFile } from 'node:child_process'
 import { expect } from 'chai'
-import { isMatrix, programOf } from 'lease-servers'
+import { enoughOf, isMatrix, programOf } from 'lease-servers'
 import { runSeeds, seedsFrom, type Tester } from 'lease-simulation'
 import { run } from './simulation/run.ts'
 import { settingsOf } from './simulation/settings.ts'
@@ -67,11 +67,11 @@ describe('seeds of a random tester', () => {
   })
 
   it('that are none end the command with a message, and so do flags and numbers', async () => {
-    for (const [args, words] of [
+    for (const [args, words] of enoughOf([
       [['--seeds', 'abc'], /--seeds <from-to>' argument 'abc' is invalid.*whole number/],
       [['--jobs', '0'], /argument '0' is invalid.*above 0/],
       [['--flags', 'nonsense'], /argument 'nonsense' is invalid/],
-    ] as const) {
+    ] as const)) {
       const program = programOf('./simulation/main.ts', import.meta.url)
       const { error, stderr } = await new Promise<{ error: Error | null; stderr: string }>((resolve) => {
         execFile(process.execPath, [...program, ...args], (error, _, stderr) => resolve({ error, stderr }))

@@ -65,11 +65,11 @@ type Sort = 'redis' | 'cluster' | 'postgres' | 'etcd' | 'dynamodb'
 
 /**
  * Memory, Redis, a Redis Cluster, PostgreSQL, etcd and DynamoDB. What a recipe asks of a store is the kit's matter, so the test command runs each
- * suite on memory and on one sort of server, a different one from suite to suite. Call it while the test file is loaded.
+ * suite on memory and mostly on one sort of server, a different one from suite to suite. Call it while the test file is loaded.
  *
  * @param usual the sort on which the test command runs this suite as well
  */
-export function stores(usual: Sort): readonly Store[] {
+export function stores(usual?: Sort): readonly Store[] {
   const isWanted = (sort: Sort): boolean => isMatrix() || sort === usual
   return [
     new InMemory(),

@@ -37,15 +37,10 @@ async function fetchInto(root: string, cache: string, names: readonly [string, .
   // A home, so that a run that is killed leaves nothing half unpacked; in the cache, so that a rename is all that is left to do.
   await using home = new ServerHome(names[0], 'KILL', cache)
   const work = home.dir
-  let isKnown = await known(names[0])
-  if (!isKnown && process.getuid?.() === 0) {
-    report(`asking Debian's archive for ${names[0]}`)
-    await updateDebian()
-    isKnown = await known(names[0])
-  }
-  if (!isKnown) throw new Error(`apt knows no package ${names[0]} (apt-get update may help)`)
+  const apt = new Apt(cache)
+  const libraries = await inTurn(async () => await apt.missingLibraries(names))
   report(`downloading ${names[0]} from Debian's archive`)
-  await output('apt-get', ['-q', 'download', ...names, ...(await missingLibraries(names))], { cwd: work })
+  await apt.get(['download', ...names, ...libraries], work)
   report(`unpacking ${names[0]}`)
   for (const file of await readdir(work)) {
     if (file.endsWith('.deb')) await output('dpkg-deb', ['-x', file, 'root'], { cwd: work })
@@ -74,13 +69,44 @@ export async function updateDebian(): Promise<void> {
   }
 }
 
-async function known(name: string): Promise<boolean> {
-  return /Candidate: \d/.test(await output('apt-cache', ['policy', name]).catch(() => ''))
+let last: Promise<unknown> = Promise.resolve()
+
+/** One at a time: the first makes what the others read. */
+async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+  const turn = last.then(work)
+  last = turn.catch(() => {})
+  return await turn
 }
 
-/** What an installation would add, libraries only. */
-async function missingLibraries(names: readonly string[]): Promise<string[]> {
-  const plan = await output('apt-get', ['-s', '-q', '--no-install-recommends', 'install', ...names])
-  const added = [...plan.matchAll(/^Inst (\S+)/gm)].map((match) => match[1] ?? '')
-  return added.filter((one) => one.startsWith('lib') && !needless.test(one) && !names.includes(one))
+/** The commands of apt, which keep what they have read of the lists of packages: images of Debian turn that off, and it takes a second. */
+class Apt {
+  readonly #kept: readonly string[]
+
+  constructor(cache: string) {
+    this.#kept = ['-o', `Dir::Cache::pkgcache=${join(cache, 'pkgcache.bin')}`]
+  }
+
+  async get(args: readonly string[], cwd?: string): Promise<string> {
+    return await output('apt-get', ['-q', ...this.#kept, ...args], cwd === undefined ? {} : { cwd })
+  }
+
+  /** What an installation would add, libraries only. @throws when apt knows no such package, also after an update */
+  async missingLibraries(names: readonly [string, ...string[]]): Promise<string[]> {
+    const [name] = names
+    let isKnown = await this.#knows(name)
+    if (!isKnown && process.getuid?.() === 0) {
+      report(`asking Debian's archive for ${name}`)
+      await updateDebian()
+      isKnown = await this.#knows(name)
+    }
+    if (!isKnown) throw new Error(`apt knows no package ${name} (apt-get update may help)`)
+    const plan = await this.get(['-s', '--no-install-recommends', 'install', ...names])
+    const added = [...plan.matchAll(/^Inst (\S+)/gm)].map((match) => match[1] ?? '')
+    return added.filter((one) => one.startsWith('lib') && !needless.test(one) && !names.includes(one))
+  }
+
+  async #knows(name: string): Promise<boolean> {
+    const policy = await output('apt-cache', [...this.#kept, 'policy', name]).catch(() => '')
+    return /Candidate: \d/.test(policy)
+  }
 }

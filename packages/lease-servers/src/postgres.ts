@@ -117,6 +117,7 @@ export class PostgresServer extends ServerProcess implements Postgres {
       jit: 'off',
       // Each database is visited once in this time, and a run has hundreds: a process each second that nothing needs.
       autovacuum_naptime: '1h',
+      shared_preload_libraries: 'plpgsql', // loaded once, and not by each connection that calls a function
       ...options.settings,
     }
   }

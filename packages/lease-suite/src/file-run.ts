@@ -105,7 +105,6 @@ class TestProcess {
     const child = fork(join(folder, 'packages/lease-suite/dist/worker.js'), {
       cwd: folder,
       execPath,
-      execArgv: ['--enable-source-maps'],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       serialization: 'advanced',
       signal: options.signal,
