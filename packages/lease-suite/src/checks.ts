@@ -3,13 +3,15 @@ import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
-import { availableParallelism, tmpdir } from 'node:os'
+import { availableParallelism, setPriority, tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { root } from './test-files.ts'
 
 /** One check: resolves to what is wrong, or to undefined. */
 export interface Check {
   readonly title: string
+  /** Whether it reads what the build makes. */
+  readonly needsBuild: boolean
   run(signal: AbortSignal): Promise<string | undefined>
 }
 
@@ -23,6 +25,9 @@ const cache = join(root, 'node_modules/.cache/lease-suite')
 
 /** The garbage collector of the programs in Go, which live for seconds: a third of their time goes to it otherwise. */
 const COLLECT_RARELY = { GOGC: '400' }
+
+/** The niceness of what nothing waits for: it gets what build and tests leave. */
+const PATIENT = 5
 
 /**
  * Compiles everything, incrementally; two runs in one folder take turns. A project is checked by one thread, since each
@@ -39,22 +44,27 @@ export async function build(signal: AbortSignal): Promise<CheckResult> {
   }
 }
 
-/** Those that need the build, and can run beside tests. */
+/** Those that can run beside tests. */
 export function checks(): readonly Check[] {
   return [
-    // One thread for the types, as in the build: tests run on the other cores.
-    { title: 'lint', run: command(['oxlint', '--deny-warnings'], { ...COLLECT_RARELY, GOMAXPROCS: '1' }) },
-    { title: 'words', run: wordsCheck },
-    { title: 'format', run: command(['oxfmt', '--check']) },
     {
       title: 'arrows',
-      run: command(['depcruise', '--config', '.dependency-cruiser.mjs', 'packages', 'docs/examples']),
+      needsBuild: false,
+      run: command(['depcruise', '--config', '.dependency-cruiser.mjs', 'packages', 'docs/examples'], {}, PATIENT),
     },
-    { title: 'packages', run: packageCheck },
+    { title: 'format', needsBuild: false, run: command(['oxfmt', '--check'], {}, PATIENT) },
+    {
+      title: 'lint',
+      needsBuild: false,
+      // One thread for the types, as in the build: tests run on the other cores.
+      run: command(['oxlint', '--deny-warnings'], { ...COLLECT_RARELY, GOMAXPROCS: '1' }, PATIENT),
+    },
+    { title: 'words', needsBuild: true, run: wordsCheck },
+    { title: 'packages', needsBuild: true, run: packageCheck },
   ]
 }
 
-export async function timed(check: Check, signal: AbortSignal): Promise<CheckResult> {
+export async function timed(check: Pick<Check, 'title' | 'run'>, signal: AbortSignal): Promise<CheckResult> {
   const startedMs = performance.now()
   const wrong = await check.run(signal)
   return { title: check.title, ms: performance.now() - startedMs, wrong }
@@ -63,9 +73,10 @@ export async function timed(check: Check, signal: AbortSignal): Promise<CheckRes
 function command(
   [name, ...args]: readonly [string, ...string[]],
   env: Readonly<Record<string, string>> = {},
+  niceness = 0,
 ): Check['run'] {
   return async (signal) => {
-    const { code, output } = await execute(join(root, 'node_modules/.bin', name), args, signal, env)
+    const { code, output } = await execute(join(root, 'node_modules/.bin', name), args, signal, env, niceness)
     return code === 0 ? undefined : output || `${name} ended with ${code}`
   }
 }
@@ -139,6 +150,7 @@ async function execute(
   args: readonly string[],
   signal: AbortSignal,
   env: Readonly<Record<string, string>> = {},
+  niceness = 0,
 ): Promise<{ code: number | null; output: string }> {
   return await new Promise((resolve) => {
     const path = `${join(root, 'node_modules/.bin')}${delimiter}${process.env['PATH'] ?? ''}`
@@ -148,6 +160,7 @@ async function execute(
       env: { ...process.env, PATH: path, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
+    if (child.pid !== undefined) setPriority(child.pid, niceness)
     let output = ''
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8')

@@ -1,6 +1,6 @@
 /**
- * One run: servers and build start together; then checks and test files run side by side, those that take longest first, in as
- * many processes as run at a time. Everything is stopped when the run ends, however it ends.
+ * One run: servers, build and the checks that need no build start together; then the other checks and the test files run side by side, those
+ * that take longest first, in as many processes as run at a time. Everything is stopped when the run ends, however it ends.
  */
 import { setMaxListeners } from 'node:events'
 import { dynamodbTarget, etcdTargets, pgbouncerTarget, postgresTargets, redisTargets, Servers } from 'lease-servers'
@@ -49,24 +49,27 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
     const ready = options.allServers
       ? servers.targets(names).then(() => (serversMs = performance.now() - startedMs))
       : Promise.resolve()
+    const results = { checks: [] as CheckResult[], files: [] as FileResult[] }
+    const done = <T extends CheckResult | FileResult>(list: T[], one: T): void => {
+      list.push(one)
+      if (!signal.aborted) options.onDone?.(one)
+    }
+    const check = async (one: Check): Promise<void> => done(results.checks, await timed(one, signal))
+    const early = inOrder(options.checks.filter(({ needsBuild }) => !needsBuild).map((one) => () => check(one)))
+    early.catch(() => {}) // until it is awaited
     const [built] = await Promise.all([build(signal), ready])
     options.signal.throwIfAborted()
-    options.onDone?.(built)
-    const results = { checks: [built], files: [] as FileResult[] }
+    done(results.checks, built)
     if (built.wrong === undefined) {
-      const done = <T extends CheckResult | FileResult>(list: T[], one: T): void => {
-        list.push(one)
-        if (!signal.aborted) options.onDone?.(one)
-      }
       const targets = async (wanted: readonly string[]): Promise<string> => servers.targets(wanted)
       const { grep, timeoutMs = TIMEOUT_MS } = options
       const processes = new TestProcesses({ grep, timeoutMs, targets, signal })
       const lanes = options.jobs === undefined ? usualLanes() : { least: options.jobs, most: options.jobs }
       await inLanes(lanes, [
-        ...options.checks.map((check) => async () => done(results.checks, await timed(check, signal))),
+        ...options.checks.filter(({ needsBuild }) => needsBuild).map((one) => () => check(one)),
         ...options.files.map((file) => async () => done(results.files, await processes.run(file))),
       ])
-      await processes.end()
+      await Promise.all([early, processes.end()])
       options.signal.throwIfAborted()
     }
     return { ms: performance.now() - startedMs, serversMs, ...results }
@@ -74,6 +77,10 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
     ending.abort()
     await servers.stop()
   }
+}
+
+async function inOrder(works: readonly (() => Promise<void>)[]): Promise<void> {
+  for (const work of works) await work()
 }
 
 /** The names of the servers that test files can ask for; from now on they can be opened in this process. */
