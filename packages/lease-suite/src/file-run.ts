@@ -105,6 +105,7 @@ class TestProcess {
     const child = fork(join(folder, 'packages/lease-suite/dist/worker.js'), {
       cwd: folder,
       execPath,
+      execArgv: [], // what it runs is compiled
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       serialization: 'advanced',
       signal: options.signal,
