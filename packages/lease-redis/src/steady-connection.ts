@@ -15,7 +15,7 @@
  */
 import { hasMethods, type Clock } from 'lease-core'
 import type { Call } from 'lease-core/adapter'
-import { evaluate, isReply } from './connection.ts'
+import { evaluate, isReply, NoAnswer } from './connection.ts'
 import type { RedisConnection, RedisScripting } from './driver.ts'
 import { overrides } from './listener.ts'
 import { script, type Script } from './script.ts'
@@ -101,6 +101,7 @@ export class SteadyConnection {
         (error: unknown) => {
           if (isReply(error)) this.#heard(reject)
           else this.#waiting.delete(reject)
+          if (error instanceof NoAnswer && error.isOutOfStep) this.#replace(connection, keys[0] ?? '')
           reject(error)
         },
       )
@@ -156,6 +157,11 @@ export class SteadyConnection {
     evaluate(connection, probe, [key], []).then(alive, (error: unknown) => {
       if (isReply(error)) alive()
     })
+  }
+
+  /** It gives requests the answers of others, and will do so until it is made anew. */
+  #replace(connection: RedisScripting, key: string): void {
+    if (connection === (this.#standIn ?? this.#redis) && this.#attempts.size === 0) this.#attempt(key)
   }
 
   #attempt(key: string): void {
