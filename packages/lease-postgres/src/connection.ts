@@ -9,6 +9,7 @@ import { systemClock } from 'lease-core'
 import { StoreFailure, withoutSecrets, type Call } from 'lease-core/adapter'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 import { Lender, type Loan } from './lender.ts'
+import { watchStandbyWaits } from './standby-wait.ts'
 
 /** So many connections in a row that somebody has left in a transaction are closed, then the call gives up. */
 const MOST_LEFT_OPEN = 100
@@ -56,8 +57,10 @@ export async function onConnection<T>(
       sentMs = systemClock.monotonic()
       try {
         if (!isInTransaction(client)) {
+          const assertWaited = watchStandbyWaits(client)
           const result = await body(client)
           lender.heard(client)
+          assertWaited()
           // Given up in the meantime: nobody waits for it.
           if (givenUp !== undefined || !isInTransaction(client)) return result
         }

@@ -1,6 +1,7 @@
 /** A transaction of the application, on a connection of its pool. */
 import type { PostgresPoolClient, PostgresResult } from './driver.ts'
 import { checkTransaction } from './options.ts'
+import { watchStandbyWaits } from './standby-wait.ts'
 
 /** A pool with `connect()`. `pg.Pool` fits. */
 export interface TransactionPool {
@@ -25,7 +26,8 @@ export type ConnectionOf<Pool> = Pool extends { connect(): Promise<infer Connect
  *
  * @throws ErrNotValid `pool` is no pool of `pg`, or `body` no function; what the body throws; what the driver throws: when `connect`, BEGIN or a statement failed, nothing was written. When
  *   COMMIT failed, the transaction may have been committed. An error of this function when the server rolled back at COMMIT
- *   because the body caught the error of a statement
+ *   because the body caught the error of a statement, or when a cancel has ended the wait of COMMIT for a synchronous standby: the
+ *   transaction is committed, and may be on no standby
  */
 export async function inTransaction<Pool extends TransactionPool, Result>(
   pool: Pool,
@@ -36,6 +38,7 @@ export async function inTransaction<Pool extends TransactionPool, Result>(
   connection.on?.('error', ignore) // any pool: between two statements nothing else listens
   let isBroken = false
   try {
+    const assertWaited = watchStandbyWaits(connection)
     await connection.query('BEGIN')
     const result = await body(connection as ConnectionOf<Pool>)
     const { command }: PostgresResult & { readonly command?: string } = await connection.query('COMMIT')
@@ -45,6 +48,7 @@ export async function inTransaction<Pool extends TransactionPool, Result>(
           'To go on after an error, set a SAVEPOINT before the statement',
       )
     }
+    assertWaited()
     return result
   } catch (error) {
     await connection.query('ROLLBACK').catch(() => (isBroken = true))
