@@ -59,7 +59,10 @@ async function guardTransaction(client: PostgresTransaction, term: GuardedTerm):
   const status = client.getTransactionStatus?.() ?? undefined
   const inTransaction =
     status === undefined
-      ? answerOf(await client.query('SELECT pg_current_xact_id_if_assigned()::text AS answer', []), term) === xid
+      ? answerOf(
+          await client.query('SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text AS answer', []),
+          term,
+        ) === xid
       : status === 'T'
   if (!inTransaction) {
     throw new ErrTrapdoor(

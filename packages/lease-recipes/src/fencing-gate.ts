@@ -264,7 +264,10 @@ function isPool(client: FencingQueryable): client is FencingPool {
 async function isInTransaction(connection: FencingConnection): Promise<boolean> {
   const status = connection.getTransactionStatus?.() ?? null
   if (status !== null) return status !== 'I'
-  const { rows } = await connection.query('SELECT pg_catalog.pg_current_xact_id_if_assigned()::text AS left_open', [])
+  const { rows } = await connection.query(
+    'SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text AS left_open',
+    [],
+  )
   return (rows[0] as { readonly left_open?: unknown }).left_open !== null
 }
 
