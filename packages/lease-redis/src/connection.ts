@@ -190,6 +190,7 @@ export function explained(error: unknown): unknown {
   withoutCredentials(error)
   const word = wordOf(error)
   const words =
+    ofSetUpBelow(error) ??
     (word === undefined ? undefined : advice[word]) ??
     driverAdvice.find(([pattern]) => pattern.test(error.message))?.[1]
   if (words === undefined) return error
@@ -197,6 +198,19 @@ export function explained(error: unknown): unknown {
     cause: error,
     isSetUp: OF_SET_UP.has(words),
   })
+}
+
+/** Whether it comes back until somebody changes the set-up. */
+export function isOfSetUp(error: unknown): boolean {
+  const failure = explained(error)
+  return failure instanceof StoreFailure && failure.isSetUp
+}
+
+/** What to do where a node of a Cluster, or a Sentinel, was reached and has refused who asked. ioredis says that it reached none. */
+function ofSetUpBelow({ message, lastNodeError }: Error & { readonly lastNodeError?: unknown }): string | undefined {
+  const below = lastNodeError ?? { message: /^All sentinels are unreachable.* Last error: (.*)$/s.exec(message)?.[1] }
+  const words = advice[wordOf(below) ?? '']
+  return OF_SET_UP.has(words) ? words : undefined
 }
 
 /** ioredis keeps below what was wrong with the last node it tried. */
