@@ -49,7 +49,7 @@ for (const target of redisTargets('server')) {
       await client.close()
     })
 
-    // Somebody who shares the connection has the server leave out an answer: what comes next is taken for it, and so on.
+    // Somebody who shares the connection has the server leave out an answer: what comes next counts as that one, and so on.
     it('of another request is never taken for its own: another connection is used, and holds stay', async () => {
       const namespace = unique('ns')
       const direct = setting.substrate({ namespace })
@@ -66,7 +66,7 @@ for (const target of redisTargets('server')) {
       const other = async (): Promise<void> => {
         expect(await caught(manager.claim('taken', 'a', LASTING_MS))).to.be.instanceOf(ErrClaimDenied)
       }
-      await Promise.all([one('l'), other(), manager.find('taken')]) // several, so that the last answer is taken for the first
+      await Promise.all([one('l'), other(), manager.find('taken')]) // several, so that the first gets the answer to the last
       for (const lease of ['m', 'n']) {
         await one(lease)
         await other()
