@@ -9,9 +9,10 @@ import { systemClock } from 'lease-core'
 import { StoreFailure, withoutSecrets, type Call } from 'lease-core/adapter'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 import { Lender, type Loan } from './lender.ts'
+import { watchStandbyWaits } from './standby-wait.ts'
 
 /** So many connections in a row that somebody has left in a transaction are closed, then the call gives up. */
-const MOST_LEFT_OPEN = 100
+export const MOST_LEFT_OPEN = 100
 /** So many connections that may be dead are closed for one call, where the pool does not say how many it has. */
 const MOST_SILENT = 10
 
@@ -56,8 +57,10 @@ export async function onConnection<T>(
       sentMs = systemClock.monotonic()
       try {
         if (!isInTransaction(client)) {
+          const assertWaited = watchStandbyWaits(client)
           const result = await body(client)
           lender.heard(client)
+          assertWaited()
           // Given up in the meantime: nobody waits for it.
           if (givenUp !== undefined || !isInTransaction(client)) return result
         }
@@ -77,16 +80,21 @@ export async function onConnection<T>(
         if (loan.giveBack(isInTransaction(client)) && givenUp !== undefined) lender.answeredLate()
       }
     }
-    throw new Error(
-      `each of ${MOST_LEFT_OPEN} connections of the pool was in a transaction that somebody had left open: find who gives connections back without COMMIT or ROLLBACK`,
-    )
+    throw allLeftOpen()
   } finally {
     stopListening?.()
   }
 }
 
+/** What to say when `MOST_LEFT_OPEN` are closed. */
+export function allLeftOpen(): Error {
+  return new Error(
+    `each of ${MOST_LEFT_OPEN} connections of the pool was in a transaction that somebody had left open: find who gives connections back without COMMIT or ROLLBACK`,
+  )
+}
+
 /** By what the server last said; false also where the driver does not tell. */
-function isInTransaction(client: PostgresPoolClient): boolean {
+export function isInTransaction(client: PostgresPoolClient): boolean {
   const status = client.getTransactionStatus?.()
   return status === 'T' || status === 'E'
 }

@@ -9,6 +9,12 @@ export interface PostgresResult {
   readonly rows: any[]
 }
 
+/** What the server says beside an answer. */
+export interface PostgresNotice {
+  /** The function of the server that says it, in every language the same. */
+  readonly routine?: string | undefined
+}
+
 /** A connection on loan from the pool. `pg.PoolClient` fits. */
 export interface PostgresPoolClient {
   // oxlint-disable-next-line typescript/no-explicit-any -- the driver's own type
@@ -16,6 +22,7 @@ export interface PostgresPoolClient {
   /** Gives the connection back; `true` closes it, which also makes the query under way reject. */
   release(destroy?: boolean): void
   on?(event: 'error', listener: (error: Error) => void): unknown
+  on?(event: 'notice', listener: (notice: PostgresNotice) => void): unknown
   removeListener?(event: 'error', listener: (error: Error) => void): unknown
   /** What the server last said: `I` outside of a transaction, `T` or `E` inside; null when the driver cannot tell. New in `pg`. */
   getTransactionStatus?(): string | null

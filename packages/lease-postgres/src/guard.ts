@@ -45,6 +45,9 @@ const parametersOf = ({ namespace, lease, holder, fencingToken }: GuardedTerm): 
   fencingToken.toString(),
 ]
 
+/** Whatever the path is, this is the function of the server. */
+const XID = 'SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text AS answer'
+
 /**
  * The guard as a statement of its own. Outside of a transaction its lock would be gone before the caller writes, so
  * that is found out for certain: by the status that the server sends with every answer, where the driver tells it, and
@@ -57,10 +60,7 @@ async function guardTransaction(client: PostgresTransaction, term: GuardedTerm):
   const xid = answerOf(await client.query(term.guard.call, parametersOf(term)), term)
   if (xid === null) throw notHeld(term)
   const status = client.getTransactionStatus?.() ?? undefined
-  const inTransaction =
-    status === undefined
-      ? answerOf(await client.query('SELECT pg_current_xact_id_if_assigned()::text AS answer', []), term) === xid
-      : status === 'T'
+  const inTransaction = status === undefined ? answerOf(await client.query(XID, []), term) === xid : status === 'T'
   if (!inTransaction) {
     throw new ErrTrapdoor(
       'this key is outside of a transaction, where a guard guards nothing: pass the connection between BEGIN and COMMIT (a pool never is)',

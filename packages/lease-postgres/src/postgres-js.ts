@@ -13,6 +13,7 @@
  */
 import { EventEmitter } from 'node:events'
 import { notValid } from 'lease-core'
+import { withoutSecrets } from 'lease-core/adapter'
 import type {
   PostgresJs,
   PostgresJsAnswer,
@@ -53,9 +54,20 @@ export function isOpenPostgresJs(given: unknown): given is OpenPostgresJs {
   return typeof given === 'function' && !isPostgresJs(given) && !isMethodOf(given, 'connect')
 }
 
-/** A new connection. @throws ErrNotValid it is not one, or one that somebody has already */
+/** What the caller's function makes. @throws what it throws, without passwords: the error of a URL that is none has the URL in `input` */
+function madeBy(open: OpenPostgresJs): unknown {
+  try {
+    return open()
+  } catch (error) {
+    const { input } = (error ?? {}) as { readonly input?: unknown }
+    if (typeof input === 'string') Object.assign(error as object, { input: withoutSecrets(input) })
+    throw error
+  }
+}
+
+/** A new connection. @throws ErrNotValid it is not one, or one that somebody has already; what making it throws */
 function openOne(open: OpenPostgresJs, argument: 'pool' | 'listen'): PostgresJs {
-  const made: unknown = open()
+  const made = madeBy(open)
   const refuse = (rule: string): never => {
     throw notValid([{ argument, rule: `${rule}: ${POSTGRES_JS_LINE}`, value: made }])
   }

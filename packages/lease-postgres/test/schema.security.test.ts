@@ -101,6 +101,9 @@ for (const target of enoughOf(postgresTargets())) {
       try {
         await transaction.query('BEGIN')
         await substrate.trapdoor(lease, 'a', fencingToken)(transaction)
+        // A driver that does not tell whether it is inside of a transaction: the server is asked.
+        const untold = { query: (text: string, values: unknown[]) => transaction.query(text, values) }
+        await substrate.trapdoor(lease, 'a', fencingToken)(untold)
         const guard = new SqlGuard()
         await substrate.trapdoor(lease, 'a', fencingToken)(guard)
         const { rows } = await transaction.query(`SELECT ${guard.text} AS held`, guard.values)
@@ -172,7 +175,9 @@ for (const target of enoughOf(postgresTargets())) {
         CREATE FUNCTION max(int) RETURNS int LANGUAGE plpgsql AS
           $$ BEGIN PERFORM shared.trap(); RETURN 2; END $$;
         CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS
-          $$ BEGIN PERFORM shared.trap(); RETURN '2000-01-01'; END $$;`
+          $$ BEGIN PERFORM shared.trap(); RETURN '2000-01-01'; END $$;
+        CREATE FUNCTION pg_current_xact_id_if_assigned() RETURNS xid8 LANGUAGE plpgsql AS
+          $$ BEGIN PERFORM shared.trap(); RETURN pg_catalog.pg_current_xact_id_if_assigned(); END $$;`
 
       for (const path of enoughOf(['own, shared, pg_catalog', 'shared', 'shared, pg_catalog', 'own, shared'])) {
         it(`is never run, with the path ${path}`, async () => {

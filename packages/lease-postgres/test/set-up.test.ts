@@ -1,10 +1,12 @@
 /** The first mistakes that everybody makes: nothing waits in silence. */
+import { inspect } from 'node:util'
 import { expect } from 'chai'
 import { LeaseEvents, Manager } from 'lease-core'
 import { migrate, migrationSql, postgresClient } from 'lease-postgres'
-import { failsForSetUp, leavesNoTimer, unique } from 'lease-scenes'
+import { caught, failsForSetUp, leavesNoTimer, unique } from 'lease-scenes'
 import { enoughOf, postgresTargets, until } from 'lease-servers'
 import { Client, Pool } from 'pg'
+import postgres from 'postgres'
 import { openSetting, type Setting } from './setting.ts'
 
 for (const target of enoughOf(postgresTargets())) {
@@ -61,6 +63,24 @@ describe('PostgreSQL that is away', () => {
     await manager.stop()
     await client.close()
     await pool.end()
+  })
+})
+
+describe('a URL that is none', () => {
+  it('fails every call, and no error or event shows its password', async () => {
+    const events = new LeaseEvents()
+    const shown: string[] = []
+    const see = (what: unknown): unknown => shown.push(inspect(what, { depth: 10, showHidden: true }))
+    events.subscribe(see)
+    const pool = (): postgres.Sql => postgres('postgres://me:hush@127.0.0.1:port/db', { max: 1 })
+    const client = postgresClient({ pool, namespace: 'any', events })
+    const manager = new Manager({ client, events })
+    see(await caught(manager.claim('l', 'a', 1_000)))
+    see(await caught(manager.hold('l', 'a', { duration: 1_000, wait: 100 })))
+    see(await caught(migrate(pool)))
+    expect(shown.join('\n')).to.include('Invalid URL').and.not.include('hush')
+    await manager.stop()
+    await client.close()
   })
 })
 

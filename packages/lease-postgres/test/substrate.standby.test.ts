@@ -3,7 +3,7 @@ import { expect } from 'chai'
 import { Manager } from 'lease-core'
 import type { Op, Verdict } from 'lease-core/adapter'
 import { enoughOf, postgresTargets, startPostgresPair, until, type Postgres, type PostgresPair } from 'lease-servers'
-import { migrate, postgresClient, PostgresSubstrate, SqlGuard } from 'lease-postgres'
+import { inTransaction, migrate, postgresClient, PostgresSubstrate, SqlGuard } from 'lease-postgres'
 import { Pool, type PoolClient } from 'pg'
 import { caught, claim, extend, grant, newCall, noneUnheard, pin, readOne, release, settle, unique } from 'lease-scenes'
 
@@ -64,6 +64,10 @@ class Fixture implements AsyncDisposable {
 
   async terminate(pids: readonly number[]): Promise<void> {
     await this.#admin.query('SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid', [pids])
+  }
+
+  async cancel(pids: readonly number[]): Promise<void> {
+    await this.#admin.query('SELECT pg_cancel_backend(pid) FROM unnest($1::int[]) AS pid', [pids])
   }
 
   /** Kills the primary and makes a primary of the standby. */
@@ -228,6 +232,8 @@ for (const version of enoughOf([18, 15] as const)) {
 
     const ways = {
       'its connection was terminated': async () => fixture.terminate(await fixture.waiting()),
+      // PostgreSQL then answers COMMIT with success, and warns.
+      'its wait was cancelled': async () => fixture.cancel(await fixture.waiting()),
       'the primary was killed': async () => {
         await fixture.pair.primary.kill()
         await fixture.pair.primary.restart()
@@ -235,6 +241,7 @@ for (const version of enoughOf([18, 15] as const)) {
     }
     const tried = [
       ...Object.keys(requests).map((kind) => [kind, 'its connection was terminated'] as const),
+      ...['claim', 'extension'].map((kind) => [kind, 'its wait was cancelled'] as const),
       ['claim', 'the primary was killed'] as const,
     ]
     for (const [kind, how] of tried) {
@@ -266,6 +273,18 @@ for (const version of enoughOf([18, 15] as const)) {
         expect(await readOne(substrate, sent.lease)).to.have.property('holder')
       })
     }
+
+    it('that is down lets no transaction of inTransaction succeed whose wait was cancelled', async () => {
+      const { primary, standby } = fixture.pair
+      const pool = fixture.pool(primary)
+      await standby.kill()
+      const call = caught(inTransaction(pool, (connection) => connection.query('CREATE TABLE work (done integer)')))
+      await until('its COMMIT waits for the standby', async () => (await fixture.waiting()).length > 0)
+      await fixture.cancel(await fixture.waiting())
+      expect((await call).message).to.match(/committed on the primary, and may be on no standby/)
+      await standby.restart()
+      await inTransaction(pool, (connection) => connection.query('DROP TABLE work'))
+    })
 
     it('has, once promoted, the leases, their fencing tokens and pins; tokens go on rising', async () => {
       const before = fixture.substrate(fixture.pair.primary)

@@ -55,6 +55,27 @@ for (const target of enoughOf(postgresTargets())) {
       expect(pool.totalCount).to.equal(1)
     })
 
+    for (const how of ['BEGIN', 'BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY']) {
+      it(`commits nothing that somebody has left on the connection uncommitted, and is not bound by it: ${how}`, async () => {
+        const left = await pool.connect()
+        await left.query(how)
+        if (how === 'BEGIN') await left.query('INSERT INTO account VALUES (2, 100)')
+        left.release()
+        await inTransaction(pool, (connection) => connection.query('UPDATE account SET balance = 90'))
+        expect((await pool.query('SELECT * FROM account')).rows).to.deep.equal([{ id: 1, balance: 90 }])
+        expect(pool.totalCount).to.equal(1)
+      })
+    }
+
+    it('gives up where each connection of the pool is inside of a transaction, and closes them', async () => {
+      const released = new Set<unknown>()
+      const query = async (): Promise<{ rows: never[] }> => ({ rows: [] })
+      const left = { query, release: (destroy?: boolean) => released.add(destroy), getTransactionStatus: () => 'T' }
+      const error = await failure(inTransaction({ connect: async () => left }, async () => {}))
+      expect((error as Error | undefined)?.message).to.match(/find who gives connections back/)
+      expect([...released]).to.deep.equal([true])
+    })
+
     it('throws the first error and closes the connection when ROLLBACK fails as well', async () => {
       const first = new Error('the first')
       let broken: object | undefined

@@ -19,6 +19,7 @@
  *
  * After M. Kleppmann, "How to do distributed locking" (2016). In addition, a holder's second write is admitted.
  */
+import { randomUUID } from 'node:crypto'
 import { ErrNotHeld, ErrUnknown, hasMethods, notValid, reasonOf, throwIfAborted } from 'lease-core'
 import { OptionReader } from 'lease-core/adapter'
 import { orAborted } from './or-aborted.ts'
@@ -151,6 +152,19 @@ export interface FencingQueryable {
   query(text: string, values: any[]): Promise<{ readonly rows: any[] }>
 }
 
+/** A pool: it lends connections in the state in which somebody has given them back. `pg.Pool` fits. */
+interface FencingPool extends FencingQueryable {
+  connect(): Promise<FencingConnection>
+}
+
+interface FencingConnection extends FencingQueryable {
+  release(destroy?: boolean): void
+  on?(event: 'error', listener: () => void): unknown
+  removeListener?(event: 'error', listener: () => void): unknown
+  /** `I`: outside of a transaction; null: the driver does not tell. */
+  getTransactionStatus?(): string | null
+}
+
 /** Options of a PostgresFencingStore. */
 export interface PostgresFencingStoreOptions {
   /** A pool, or a connection inside the transaction of the write. */
@@ -183,7 +197,7 @@ export class PostgresFencingStore implements FencingStore {
 
   /** Creates the table if it is missing. Many processes may call it at once. */
   async migrate(): Promise<void> {
-    await this.#client.query(this.migrationSql(), [])
+    await this.#run(this.migrationSql(), [])
   }
 
   /** Returns the SQL that `migrate` runs, for migrations by hand. */
@@ -206,10 +220,55 @@ ON CONFLICT (name) DO UPDATE SET
   fencing_token = greatest(gate.fencing_token, excluded.fencing_token),
   holder = CASE WHEN excluded.fencing_token > gate.fencing_token THEN excluded.holder ELSE gate.holder END
 RETURNING fencing_token::text AS fencing_token, holder`
-    const { rows } = await this.#client.query(text, [name, String(fencingToken), holder])
+    const { rows } = await this.#run(text, [name, String(fencingToken), holder])
     const row = rows[0] as { readonly fencing_token?: unknown; readonly holder?: unknown } | undefined
     return fenceOf(row?.fencing_token, row?.holder)
   }
+
+  /**
+   * Over a pool an answer counts only if it is committed: a token that is remembered in the transaction of somebody else is
+   * forgotten when that is rolled back. A connection that somebody has left in one is closed, which undoes what was done there.
+   */
+  async #run(text: string, values: readonly unknown[]): Promise<{ readonly rows: readonly unknown[] }> {
+    const client = this.#client
+    if (!isPool(client)) return client.query(text, [...values])
+    for (let leftOpen = 0; leftOpen < MOST_LEFT_OPEN; leftOpen++) {
+      const connection = await client.connect()
+      connection.on?.('error', ignore) // what breaks it rejects as well
+      let isFit = false
+      try {
+        const result = await connection.query(text, [...values])
+        isFit = !(await isInTransaction(connection))
+        if (isFit) return result
+      } catch (error) {
+        if ((error as { readonly code?: unknown } | null)?.code !== FAILED_TRANSACTION) throw error
+      } finally {
+        connection.release(!isFit)
+        if (isFit) connection.removeListener?.('error', ignore)
+      }
+    }
+    throw new Error('each connection of the pool was in a transaction that somebody had left open')
+  }
+}
+
+const ignore = (): void => {}
+const MOST_LEFT_OPEN = 100
+const FAILED_TRANSACTION = '25P02'
+
+/** A single connection has `connect` as well. What is inside of a transaction is to stay there. */
+function isPool(client: FencingQueryable): client is FencingPool {
+  return hasMethods(client, 'connect') && !hasMethods(client, 'release') && !hasMethods(client, 'escapeIdentifier')
+}
+
+/** By what the server last said, or by what it says when it is asked: outside of one, what only reads has no transaction id. */
+async function isInTransaction(connection: FencingConnection): Promise<boolean> {
+  const status = connection.getTransactionStatus?.() ?? null
+  if (status !== null) return status !== 'I'
+  const { rows } = await connection.query(
+    'SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text AS left_open',
+    [],
+  )
+  return (rows[0] as { readonly left_open?: unknown }).left_open !== null
 }
 
 const MIGRATION_LOCK = 7_046_029_254_386_353
@@ -247,9 +306,11 @@ export class RedisFencingStore implements FencingStore {
   }
 
   async admit(name: string, { fencingToken, holder }: Fence): Promise<Fence> {
-    const reply = await this.#client.eval(ADMIT, 1, `${this.#prefix}${name}`, String(fencingToken), holder)
-    const [token, whose] = Array.isArray(reply) ? (reply as unknown[]) : []
-    return fenceOf(token, whose)
+    const mark = randomUUID()
+    const reply = await this.#client.eval(ADMIT, 1, `${this.#prefix}${name}`, String(fencingToken), holder, mark)
+    const [token, whose, marked] = Array.isArray(reply) ? (reply as unknown[]) : []
+    // After a CLIENT REPLY of somebody who shares the connection, the driver takes the answer to another call for this one.
+    return fenceOf(marked === mark ? token : undefined, whose)
   }
 }
 
@@ -258,9 +319,9 @@ const ADMIT = `local known = redis.call('HMGET', KEYS[1], 'token', 'holder')
 local token, theirs = known[1], ARGV[1]
 if not token or #token < #theirs or (#token == #theirs and token < theirs) then
   redis.call('HSET', KEYS[1], 'token', theirs, 'holder', ARGV[2])
-  return { theirs, ARGV[2] }
+  return { theirs, ARGV[2], ARGV[3] }
 end
-return known`
+return { known[1], known[2], ARGV[3] }`
 
 /** @throws when the answer has another form: the outcome is then not known */
 function fenceOf(fencingToken: unknown, holder: unknown): Fence {

@@ -255,6 +255,32 @@ for (const place of postgres) {
       }
     })
 
+    for (const [how, tells] of [
+      ['BEGIN', true],
+      ['BEGIN', false],
+      ['BEGIN; SELECT 1 / 0', true],
+      ['BEGIN; SELECT 1 / 0', false],
+    ] as const) {
+      const driver = tells ? '' : ', where the driver does not tell'
+      it(`what a pool remembers is not undone with a transaction that somebody has left open: ${how}${driver}`, async () => {
+        const name = unique('row')
+        const pool = new Pool({ ...place.pool().options, max: 1 })
+        pool.on('connect', (client) => {
+          client.on('error', () => {})
+          if (!tells) Object.assign(client, { getTransactionStatus: () => null })
+        })
+        const left = await pool.connect()
+        await left.query(how).catch(() => {})
+        left.release()
+        const store = new PostgresFencingStore({ client: pool })
+        await new FencingGate({ store }).admit(name, { fencingToken: 9n, holder: 'a' })
+        await pool.query('ROLLBACK')
+        await pool.end()
+        const late = new FencingGate({ store: place.store() }).admit(name, { fencingToken: 8n, holder: 'b' })
+        expect(await errorOf(late)).to.be.instanceOf(ErrFenced)
+      })
+    }
+
     it('the table can be made by many at once, under a name of one’s own', async () => {
       await place.pool().query('CREATE SCHEMA IF NOT EXISTS mine')
       const make = (): Promise<void> =>
@@ -275,6 +301,29 @@ for (const place of postgres) {
       expect(error).to.be.instanceOf(ErrUnknown)
       expect((error.cause as { code: string }).code).to.equal('42P01')
       await client.end()
+    })
+  })
+}
+
+for (const target of redisTargets('server')) {
+  describe(`the fencing gate over a connection to ${target.name} that others use`, () => {
+    it('admits nobody by the answer to another call: after a CLIENT REPLY the outcome is unknown', async () => {
+      const redis = new Redis(target.url)
+      try {
+        const gate = new FencingGate({ store: new RedisFencingStore({ client: redis, prefix: `${unique('gate')}:` }) })
+        const [older, newer] = [
+          { fencingToken: 3n, holder: 'a' },
+          { fencingToken: 5n, holder: 'b' },
+        ]
+        await gate.admit('file', newer)
+        await gate.admit('page', older)
+        void redis.call('CLIENT', 'REPLY', 'SKIP').catch(() => {})
+        const late = gate.admit('file', older)
+        for (let n = 0; n < 4; n++) void gate.admit('page', older).catch(() => {})
+        expect(await errorOf(late)).to.be.instanceOf(ErrUnknown)
+      } finally {
+        redis.disconnect()
+      }
     })
   })
 }

@@ -1,30 +1,58 @@
 /**
  * One script on the caller's connection, and what its failures mean.
  */
+import { randomBytes } from 'node:crypto'
 import { StoreFailure, withoutSecrets } from 'lease-core/adapter'
 import type { RedisScripting } from './driver.ts'
 import { isNodeRedisReply } from './node-redis.ts'
 import type { Script } from './script.ts'
 
+/** What came was not said to this request, so nobody knows what became of it. */
+export class NoAnswer extends Error {
+  override readonly name: string = 'NoAnswer'
+  /** Whether the connection answers a request with the answer of another one, or says something else: it is out of step. */
+  readonly isOutOfStep: boolean
+
+  constructor(said: unknown) {
+    const isOutOfStep = !isDeferred(said)
+    const why = isOutOfStep
+      ? 'the server gave no answer to this request'
+      : 'somebody has opened a MULTI on this connection, so that what is sent waits for its EXEC: use another one'
+    super(`${why} (it said ${saidBy(said)})`)
+    this.isOutOfStep = isOutOfStep
+  }
+}
+
+/** Marks of two copies of this package differ as well: they may share a connection. */
+const copy = randomBytes(6).toString('base64url')
+let requests = 0
+
 /**
  * Runs the script by its digest; a server that does not know it (new, restarted, after SCRIPT FLUSH) is sent the text.
  * The caller's connection learns no command.
  *
- * @throws what the driver throws
+ * A driver takes what comes for the answers in their order. After a CLIENT REPLY of somebody who shares the connection one is missing,
+ * and each request gets the answer of another. So each has a mark of its own, which is in its answer.
+ *
+ * @throws NoAnswer; or what the driver throws
  */
-export function evaluate(
+export async function evaluate(
   redis: RedisScripting,
   { text, sha }: Script,
   keys: readonly string[],
   args: readonly (string | Buffer | number)[],
 ): Promise<unknown> {
-  return redis.evalsha(sha, keys.length, ...keys, ...args).catch((thrown: unknown) => {
+  const mark = `${copy}${++requests}`
+  const all = [...keys, ...args, mark]
+  const answer = await redis.evalsha(sha, keys.length, ...all).catch((thrown: unknown) => {
     const error = asTheServerSaid(thrown)
     if (wordOf(error) !== 'NOSCRIPT') throw withoutCredentials(error)
-    return redis.eval(text, keys.length, ...keys, ...args).catch((again: unknown) => {
+    return redis.eval(text, keys.length, ...all).catch((again: unknown) => {
       throw withoutCredentials(asTheServerSaid(again))
     })
   })
+  if (Array.isArray(answer) && answer.length === 2 && String(answer[1]) === mark) return answer[0] as unknown
+  throw new NoAnswer(answer)
 }
 
 /** A Cluster with the option `maxRedirections: 0` takes every error of a server for one redirection too many, and puts it into these words. */
@@ -62,7 +90,7 @@ export function databaseOf({ options, condition }: Pick<RedisScripting, 'options
 }
 
 /** What a connection answers on which somebody has opened a MULTI: it will do that with that EXEC, if at all. */
-export function isDeferred(answer: unknown): boolean {
+function isDeferred(answer: unknown): boolean {
   return String(answer) === 'QUEUED'
 }
 
@@ -162,6 +190,7 @@ export function explained(error: unknown): unknown {
   withoutCredentials(error)
   const word = wordOf(error)
   const words =
+    ofSetUpBelow(error) ??
     (word === undefined ? undefined : advice[word]) ??
     driverAdvice.find(([pattern]) => pattern.test(error.message))?.[1]
   if (words === undefined) return error
@@ -169,6 +198,19 @@ export function explained(error: unknown): unknown {
     cause: error,
     isSetUp: OF_SET_UP.has(words),
   })
+}
+
+/** Whether it comes back until somebody changes the set-up. */
+export function isOfSetUp(error: unknown): boolean {
+  const failure = explained(error)
+  return failure instanceof StoreFailure && failure.isSetUp
+}
+
+/** What to do where a node of a Cluster, or a Sentinel, was reached and has refused who asked. ioredis says that it reached none. */
+function ofSetUpBelow({ message, lastNodeError }: Error & { readonly lastNodeError?: unknown }): string | undefined {
+  const below = lastNodeError ?? { message: /^All sentinels are unreachable.* Last error: (.*)$/s.exec(message)?.[1] }
+  const words = advice[wordOf(below) ?? '']
+  return OF_SET_UP.has(words) ? words : undefined
 }
 
 /** ioredis keeps below what was wrong with the last node it tried. */

@@ -19,7 +19,7 @@
 import { ErrNotHeld, ErrTrapdoor, ErrUnknown, hasMethods, notValid, systemClock, type Trapdoor } from 'lease-core'
 import { LONGEST_DEADLINE_MS, notHeld } from 'lease-core/adapter'
 import { asIoredis } from './as-ioredis.ts'
-import { databaseOf, evaluate, explained, isDeferred, isPipeline, saidBy, withoutCredentials } from './connection.ts'
+import { databaseOf, evaluate, explained, isPipeline, NoAnswer, saidBy, withoutCredentials } from './connection.ts'
 import type {
   NodeRedisClient,
   NodeRedisScripting,
@@ -124,13 +124,10 @@ export class RedisGuard {
     try {
       answer = await evaluate(redis, guarded(terms, lua, databaseIn(terms)), allKeys, allArgs)
     } catch (error) {
-      throw whatItSays(error, terms)
+      if (!(error instanceof NoAnswer)) throw whatItSays(error, terms)
+      throw new ErrUnknown(`it may have happened: ${error.message}`, { reason: error.message, cause: error })
     }
-    // The answer of ours is a list: whatever is not is no answer.
-    if (Array.isArray(answer)) return answer.length === 0 ? null : (answer[0] as unknown)
-    const reason = `${saidBy(answer)} is not an answer`
-    const why = isDeferred(answer) ? ': somebody has opened a MULTI on this connection; give the guard another one' : ''
-    throw new ErrUnknown(`it may have happened: ${reason}${why}`, { reason })
+    return answered(answer, terms)
   }
 
   /**
@@ -241,7 +238,7 @@ const MOST_MADE = 256
  * the caller's script begins. All of ours is on the first line: what the server says about lines of the script is true of the caller's
  * own. A server whose memory is full denies the SETRANGE as well; the caller's script may want none.
  *
- * Answers { the caller's answer }: what the server says instead of running a script cannot be mistaken for that.
+ * Answers { the caller's answer }; or, where nothing is run, which term does not stand. This is no error: errors are not marked.
  */
 function guarded({ length: terms }: readonly GuardedTerm[], lua: string, database: number | undefined): Script {
   const kind = `${terms} ${database}`
@@ -252,7 +249,7 @@ function guarded({ length: terms }: readonly GuardedTerm[], lua: string, databas
   const select = database === undefined ? '' : selecting(database)
   const denied = `local function denied(reply) local why = type(reply) == 'table' and reply.err if why and string.find(why, 'OOM', 1, true) ~= 1 then return redis.error_reply('LEASEDENIED ' .. why) end end`
   const ask = `local no = denied(redis.pcall('SETRANGE', KEYS[1], 0, '')) if no then return no end`
-  const look = `local stored = redis.pcall('GET', KEYS[i]) no = denied(stored) if no then return no end if not stored or string.sub(stored, 1, #ARGV[i]) ~= ARGV[i] then return redis.error_reply('LEASELOST ' .. i) end`
+  const look = `local stored = redis.pcall('GET', KEYS[i]) no = denied(stored) if no then return no end if not stored or string.sub(stored, 1, #ARGV[i]) ~= ARGV[i] then return i end`
   const shift = `table.remove(KEYS, 1) table.remove(ARGV, 1)`
   const ours = `${select} do ${denied} ${ask} for i = 1, ${terms} do ${look} end for i = 1, ${terms} do ${shift} end end`
   const fresh = script(
@@ -261,6 +258,12 @@ function guarded({ length: terms }: readonly GuardedTerm[], lua: string, databas
   if (scripts.size >= MOST_MADE) scripts.clear()
   scripts.set(lua, fresh)
   return fresh
+}
+
+/** @throws ErrNotHeld a term does not stand */
+function answered(answer: unknown, terms: readonly GuardedTerm[]): unknown {
+  if (!Array.isArray(answer)) throw notHeld(terms[Number(answer) - 1] as GuardedTerm)
+  return answer.length === 0 ? null : (answer[0] as unknown)
 }
 
 /** What a failed script of ours says about these terms; what the caller's script or the driver threw, as it is. */
@@ -272,8 +275,6 @@ function whatItSays(error: unknown, terms: readonly GuardedTerm[]): unknown {
     const remedy = 'pass the Cluster to run(), or the node of the slot to transaction()'
     return trapdoor(`the lease is on another node of the Cluster: ${remedy}`, terms, error)
   }
-  const lost = /^LEASELOST (\d+)$/.exec(message)?.[1]
-  if (lost !== undefined) return notHeld(terms[Number(lost) - 1] as GuardedTerm)
   const denied = /^LEASEDENIED (.*)$/s.exec(message)?.[1] ?? (message.startsWith('DATABASE ') ? message : undefined)
   if (denied === undefined) return message.startsWith('CROSSSLOT') ? explained(error) : error
   return trapdoor(`the guard could not look: ${explained(new Error(denied)).message}`, terms, error)
@@ -284,26 +285,27 @@ async function watch(given: unknown, terms: readonly GuardedTerm[]): Promise<voi
   const connection = asIoredis(given) as RedisPrivateConnection
   checkWatchable(connection, terms)
   const keys = keysFor(connection, terms)
-  const look = (database?: number): Promise<unknown> =>
-    evaluate(connection, guarded(terms, '', database), keys, terms.map(beginningOf))
+  const look = async (database?: number): Promise<void> => {
+    answered(await evaluate(connection, guarded(terms, '', database), keys, terms.map(beginningOf)), terms)
+  }
   try {
     // Sent together: one connection answers in the order in which it was asked, so the look comes after WATCH.
-    const [watching, found] = await Promise.all([connection.watch(...keys), look()])
-    if (watching === 'OK' && Array.isArray(found)) return
-    const said = saidBy(watching === 'OK' ? found : watching)
-    throw trapdoor(`the connection is not one of its own: it answered ${said} to WATCH, or to the look after it`, terms)
+    const [watching] = await Promise.all([connection.watch(...keys), look()])
+    if (watching === 'OK') return
+    throw trapdoor(`the connection is not one of its own: it answered ${saidBy(watching)} to WATCH`, terms)
   } catch (error) {
     await connection.unwatch().catch(ignore)
-    const said = whatItSays(error, terms)
-    if (!(said instanceof ErrNotHeld)) throw said
+    if (error instanceof NoAnswer)
+      throw trapdoor(`the connection is not one of its own: ${error.message}`, terms, error)
+    if (!(error instanceof ErrNotHeld)) throw whatItSays(error, terms)
     // Not where the connection is. It may be in another database than it was asked to use.
     const database = databaseIn(terms)
-    if (database === undefined) throw said
+    if (database === undefined) throw error
     const elsewhere = await look(database).then(
       () => 'is not there',
-      (again: unknown) => (whatItSays(again, terms) instanceof ErrNotHeld ? undefined : 'may not go there'),
+      (again: unknown) => (again instanceof ErrNotHeld ? undefined : 'may not go there'),
     )
-    if (elsewhere === undefined) throw said
+    if (elsewhere === undefined) throw error
     throw trapdoor(`the lease is in database ${database}, and the connection ${elsewhere}`, terms, error)
   }
 }

@@ -32,7 +32,7 @@ import {
 } from 'lease-core/adapter'
 import { applyScript, TOO_LATE } from './apply-script.ts'
 import { anotherBy, asIoredis } from './as-ioredis.ts'
-import { databaseOf, explained, isDeferred, saidBy } from './connection.ts'
+import { databaseOf, explained, NoAnswer } from './connection.ts'
 import { redisTrapdoor } from './guard.ts'
 import { COUNTED, FULL, readScript, TOLD_UP_TO, waitingScript, watchAllScript } from './interest-script.ts'
 import { Keys } from './keys.ts'
@@ -151,7 +151,7 @@ export class RedisSubstrate implements Substrate {
     const words = String(answer[1]).split(' ')
     let at = 2
     const atLengthToo = words.filter((word) => word === '').length
-    if (words.length !== ops.length || answer.length < at + atLengthToo * FIELDS) throw noAnswer(answer)
+    if (words.length !== ops.length || answer.length < at + atLengthToo * FIELDS) throw new NoAnswer(answer)
     const verdicts = ops.map((op, position) => {
       const word = words[position] as string
       if (word !== '') return asUsual(op, word, answer[0])
@@ -176,7 +176,7 @@ export class RedisSubstrate implements Substrate {
     if (leases !== undefined) {
       const keys = [tokens, pins, ...leases.map((lease) => this.#keys.lease(lease))]
       const answer = await this.#run(readScript, keys, [call.client, ...watched], call)
-      if (answer.length !== 1 + leases.length * FIELDS) throw noAnswer(answer)
+      if (answer.length !== 1 + leases.length * FIELDS) throw new NoAnswer(answer)
       for (const [position, lease] of leases.entries()) {
         const fields = fieldsAt(answer, 1 + position * FIELDS)
         if (Number(fields[0]) === FAILED) this.#passOver(lease)
@@ -199,7 +199,7 @@ export class RedisSubstrate implements Substrate {
     const answer = await this.#run(countedScript, [tokens, pins], [lease, NAMES_PER_STEP], call)
     const [, definition, count] = answer
     const restAt = 3 + Number(count) * (1 + FIELDS)
-    if (!(answer.length >= restAt)) throw noAnswer(answer)
+    if (!(answer.length >= restAt)) throw new NoAnswer(answer)
     const shares = new Map<string, Holding>()
     for (let at = 3; at < restAt; at += 1 + FIELDS) this.#readNamed(answer, at, shares)
     for (let at = restAt; at < answer.length; at += NAMES_PER_STEP) {
@@ -237,7 +237,7 @@ export class RedisSubstrate implements Substrate {
   async inspect(call?: Call): Promise<readonly SubstrateWarning[]> {
     const { tokens, channel } = this.#keys
     const answer = await this.#evaluate(inspectScript, [tokens], [channel, this.#keys.channelOf(call?.client)], call)
-    if (!Array.isArray(answer)) throw noAnswer(answer)
+    if (!Array.isArray(answer)) throw new NoAnswer(answer)
     return inspectionWarnings(answer as string[])
   }
 
@@ -290,7 +290,7 @@ export class RedisSubstrate implements Substrate {
     call: Call,
   ): Promise<unknown[]> {
     const answer = await this.#evaluate(script, keys, args, call)
-    if (!Array.isArray(answer) || !(Number(answer[0]) > 0)) throw noAnswer(answer)
+    if (!Array.isArray(answer) || !(Number(answer[0]) > 0)) throw new NoAnswer(answer)
     call.answered?.(Number(answer[0]) / 1000)
     return answer as unknown[]
   }
@@ -305,13 +305,6 @@ export class RedisSubstrate implements Substrate {
       throw explained(error)
     })
   }
-}
-
-/** Whatever is not an answer of the script leaves the outcome unknown. */
-function noAnswer(answer: unknown): Error {
-  const deferred =
-    'somebody has opened a MULTI on the connection of the leases, so that they wait for its EXEC: use another one'
-  return new Error(`${isDeferred(answer) ? deferred : 'the server gave no answer'} (it said ${saidBy(answer)})`)
 }
 
 /** What the server remembers, it remembers for so long after the request was sent. */

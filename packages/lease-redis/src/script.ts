@@ -18,12 +18,20 @@ import { createHash } from 'node:crypto'
 
 /** A script and the digest by which a server that knows it can be asked to run it. */
 export interface Script {
+  readonly body: string
   readonly text: string
   readonly sha: string
 }
 
-export function script(text: string): Script {
-  return { text, sha: createHash('sha1').update(text).digest('hex') }
+/**
+ * A script that runs this body. The last of ARGV is the mark of its request, which the body does not see. Answers { what the body
+ * returns, mark }, so that what the server says to another request, or instead of running it, cannot be mistaken for its answer
+ * (`evaluate`). What is in front of the body is on its first line: what the server says of lines is true of the body.
+ */
+export function script(body: string): Script {
+  const answered = `if type(answer) == 'table' and answer.err then return answer end if answer == nil then answer = false end`
+  const text = `local mark = table.remove(ARGV) local function body(...) ${body}\nend local answer = body() ${answered} return { answer, mark }`
+  return { body, text, sha: createHash('sha1').update(text).digest('hex') }
 }
 
 const variants = new WeakMap<Script, Map<number, Script>>()
@@ -38,7 +46,7 @@ export function inDatabase(plain: Script, database: number | undefined): Script 
   variants.set(plain, known)
   let variant = known.get(database)
   if (variant === undefined) {
-    variant = script(`${selecting(database)} ${plain.text}`)
+    variant = script(`${selecting(database)} ${plain.body}`)
     known.set(database, variant)
   }
   return variant

@@ -15,7 +15,7 @@
  */
 import { hasMethods, type Clock } from 'lease-core'
 import type { Call } from 'lease-core/adapter'
-import { evaluate, isReply } from './connection.ts'
+import { evaluate, isOfSetUp, isReply, NoAnswer } from './connection.ts'
 import type { RedisConnection, RedisScripting } from './driver.ts'
 import { overrides } from './listener.ts'
 import { script, type Script } from './script.ts'
@@ -101,6 +101,7 @@ export class SteadyConnection {
         (error: unknown) => {
           if (isReply(error)) this.#heard(reject)
           else this.#waiting.delete(reject)
+          if (error instanceof NoAnswer && error.isOutOfStep) this.#replace(connection, keys[0] ?? '')
           reject(error)
         },
       )
@@ -158,6 +159,11 @@ export class SteadyConnection {
     })
   }
 
+  /** It gives requests the answers of others, and will do so until it is made anew. */
+  #replace(connection: RedisScripting, key: string): void {
+    if (connection === (this.#standIn ?? this.#redis) && this.#attempts.size === 0) this.#attempt(key)
+  }
+
   #attempt(key: string): void {
     if (this.#attempts.size >= MOST_ATTEMPTS) return
     const attempt = this.#another === undefined ? standInFor(this.#redis) : this.#another()
@@ -167,7 +173,7 @@ export class SteadyConnection {
       if (this.#attempts.delete(attempt)) attempt.disconnect()
     }
     const timer = this.#clock.setTimer(ATTEMPT_MS, giveUp)
-    attempt.on('error', (error) => (this.#trouble = error)) // what was asked rejects as well
+    attempt.on('error', (error) => this.#failed(error)) // what was asked rejects as well
     attempt.on('end', () => {
       timer.cancel()
       this.#attempts.delete(attempt)
@@ -186,6 +192,14 @@ export class SteadyConnection {
     former?.disconnect()
     this.#answers++
     for (const reject of this.#waiting) reject(new Error('no answer over this connection: another one was opened'))
+    this.#waiting.clear()
+  }
+
+  /** What comes back until somebody changes the set-up is no reason to wait: a Cluster would keep what is asked, and ask for ever. */
+  #failed(error: unknown): void {
+    this.#trouble = error
+    if (!isOfSetUp(error)) return
+    for (const reject of this.#waiting) reject(error as Error)
     this.#waiting.clear()
   }
 

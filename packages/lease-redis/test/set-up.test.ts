@@ -1,6 +1,6 @@
 /** The first mistakes that everybody makes: nothing waits in silence. */
 import { expect } from 'chai'
-import { Redis } from 'ioredis'
+import { Cluster, Redis } from 'ioredis'
 import { Manager } from 'lease-core'
 import { redisClient } from 'lease-redis'
 import { caught, failsForSetUp, leavesNoTimer, unique } from 'lease-scenes'
@@ -25,6 +25,25 @@ for (const target of redisTargets('server')) {
 
     it('fails at once where the password is wrong', () =>
       over({ username: 'nobody', password: 'wrong' }, /the server (refused the credentials|wants a password)/))
+
+    it('fails at once where a node of a Cluster, or a Sentinel, refuses the password', async () => {
+      const { hostname: host, port } = new URL(target.url)
+      const nodes = [{ host, port: Number(port) }]
+      const credentials = { username: 'nobody', password: 'wrong' }
+      for (const open of [
+        () => new Cluster(nodes, { redisOptions: credentials }),
+        () => new Redis({ sentinels: nodes, name: 'any', sentinelUsername: 'nobody', sentinelPassword: 'wrong' }),
+      ]) {
+        const redis = open()
+        redis.on('error', () => {})
+        try {
+          const client = redisClient({ redis, namespace: unique('ns'), requestTimeout: 60_000 })
+          await failsForSetUp(client, /the server refused the credentials/, ['a claim', 'a hold that waits'])
+        } finally {
+          redis.disconnect()
+        }
+      }
+    })
 
     it('fails at once where the user lacks the rights', async () => {
       const user = unique('user')

@@ -1,7 +1,7 @@
 /** Whatever is not an answer of the script is unknown. */
 import { expect } from 'chai'
-import { ErrUnknown, Manager } from 'lease-core'
-import { redisClient, type RedisConnection } from 'lease-redis'
+import { ErrClaimDenied, ErrUnknown, Manager } from 'lease-core'
+import { RedisGuard, redisClient, type RedisConnection } from 'lease-redis'
 import { caught, claim, extend, grant, newCall, pin, readOne, release, unique } from 'lease-scenes'
 import { redisTargets } from 'lease-servers'
 import { LASTING_MS, openSetting, type Setting } from './setting.ts'
@@ -45,6 +45,62 @@ for (const target of redisTargets('server')) {
       expect(await caught(manager.leases())).to.be.instanceOf(ErrUnknown)
       await shared.discard()
       expect([...(await manager.leases()).keys()]).to.deep.equal(['warm'])
+      await manager.stop()
+      await client.close()
+    })
+
+    // Somebody who shares the connection has the server leave out an answer: what comes next counts as that one, and so on.
+    it('of another request is never taken for its own: another connection is used, and holds stay', async () => {
+      const namespace = unique('ns')
+      const direct = setting.substrate({ namespace })
+      const taken = await grant(direct, claim('taken', 'b', LASTING_MS))
+      const shared = setting.connect()
+      const client = redisClient({ redis: shared, namespace, listen: false })
+      const manager = new Manager({ client })
+      const hold = await manager.hold('held', 'a', { duration: LASTING_MS })
+      void shared.call('CLIENT', 'REPLY', 'SKIP').catch(() => {})
+      const one = async (lease: string): Promise<void> => {
+        await manager.claim(lease, 'a', LASTING_MS)
+        expect((await readOne(direct, lease))?.holder).to.equal('a')
+      }
+      const other = async (): Promise<void> => {
+        expect(await caught(manager.claim('taken', 'a', LASTING_MS))).to.be.instanceOf(ErrClaimDenied)
+      }
+      await Promise.all([one('l'), other(), manager.find('taken')]) // several, so that the first gets the answer to the last
+      for (const lease of ['m', 'n']) {
+        await one(lease)
+        await other()
+      }
+      await hold.renew()
+      expect(hold.held).to.equal(true)
+      expect(await readOne(direct, 'taken')).to.include({ holder: 'b', fencingToken: taken.fencingToken })
+      expect(shared.status).to.equal('ready')
+      await manager.stop()
+      await client.close()
+    })
+
+    it('of another guard is never taken for its own: the outcome is unknown', async () => {
+      const namespace = unique('ns')
+      const shared = setting.connect()
+      const client = redisClient({ redis: shared, namespace, listen: false })
+      const manager = new Manager({ client })
+      const [gone, held] = [new RedisGuard(), new RedisGuard()]
+      await (await manager.claim('gone', 'a', LASTING_MS)).check(gone)
+      await (await manager.claim('held', 'a', LASTING_MS)).check(held)
+      await manager.release('gone', 'a')
+      const run = (guard: RedisGuard): Promise<unknown> => guard.run(shared, 'return 1')
+      await run(held) // the server knows the script
+      for (const [one, others] of [
+        [gone, held],
+        [held, gone],
+      ] as const) {
+        void shared.call('CLIENT', 'REPLY', 'SKIP').catch(() => {})
+        const first = run(one)
+        for (let n = 0; n < 4; n++) void run(others).catch(() => {})
+        expect(await caught(first)).to.be.instanceOf(ErrUnknown)
+        shared.disconnect(true)
+        await shared.ping()
+      }
       await manager.stop()
       await client.close()
     })
