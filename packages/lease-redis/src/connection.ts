@@ -36,7 +36,7 @@ let requests = 0
  *
  * @throws NoAnswer; or what the driver throws
  */
-export async function evaluate(
+export function evaluate(
   redis: RedisScripting,
   { text, sha }: Script,
   keys: readonly string[],
@@ -44,13 +44,18 @@ export async function evaluate(
 ): Promise<unknown> {
   const mark = `${copy}${++requests}`
   const all = [...keys, ...args, mark]
-  const answer = await redis.evalsha(sha, keys.length, ...all).catch((thrown: unknown) => {
+  const answered = (answer: unknown): unknown => answerWith(mark, answer)
+  return redis.evalsha(sha, keys.length, ...all).then(answered, (thrown: unknown) => {
     const error = asTheServerSaid(thrown)
     if (wordOf(error) !== 'NOSCRIPT') throw withoutCredentials(error)
-    return redis.eval(text, keys.length, ...all).catch((again: unknown) => {
+    return redis.eval(text, keys.length, ...all).then(answered, (again: unknown) => {
       throw withoutCredentials(asTheServerSaid(again))
     })
   })
+}
+
+/** @throws NoAnswer when it is the answer to another request, or to none */
+function answerWith(mark: string, answer: unknown): unknown {
   if (Array.isArray(answer) && answer.length === 2 && String(answer[1]) === mark) return answer[0] as unknown
   throw new NoAnswer(answer)
 }
