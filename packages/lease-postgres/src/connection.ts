@@ -154,14 +154,16 @@ const advice: Readonly<Record<string, string>> = {
   SASL: 'the server asks for a password, and the connection settings have none',
   '28000': 'the server refused this user: check the user and pg_hba.conf',
   '3D000': 'the database does not exist: create it, or correct its name in the connection settings',
+  '22023': 'the server refuses a setting of the connection: correct `options` in the connection settings',
+  '42704': 'the server does not know a setting of the connection: correct `options` in the connection settings',
   '53300': 'the server has no connection left: raise max_connections or make the pools smaller',
   '57P03': 'the server is starting up or shutting down',
   ECONNREFUSED: 'nothing listens at the address of the server: is it running?',
   ENOTFOUND: 'the host name of the server cannot be resolved',
 }
 
-/** Those that come back until somebody changes the set-up: tables, rights, user, password, database. */
-const OF_SET_UP = /^(42P01|42883|42703|3F000|42501|28P01|28000|3D000|SASL)$/
+/** Those that come back until somebody changes the set-up: tables, rights, user, password, database, settings. */
+const OF_SET_UP = /^(42P01|42883|42703|3F000|42501|28P01|28000|3D000|22023|42704|SASL)$/
 
 /** What `pg` says where the server asks for a password and none was given. */
 const NO_PASSWORD = /^SASL: .*client password must be/

@@ -262,7 +262,7 @@ ${Object.entries(indexes)
 ${functions.map(functionRow).join(',\n')}
       ) AS f(name, arguments, settings, config, body) LOOP
         wanted := format(one.body, home, suffix);
-        SELECT replace(p.prosrc, chr(13), '') AS body, p.proconfig, p.prosecdef, p.prorettype INTO found_one FROM pg_proc p
+        SELECT replace(p.prosrc, chr(13), '') AS body, p.proconfig, p.prosecdef, p.prorettype, p.provolatile, p.proisstrict INTO found_one FROM pg_proc p
         WHERE p.pronamespace = space AND p.proname = one.name AND replace(oidvectortypes(p.proargtypes), '"', '') = one.arguments;
         IF NOT FOUND THEN
           complete := false;
@@ -273,7 +273,7 @@ ${functions.map(functionRow).join(',\n')}
               'lease-postgres, made at ' || (date_part('epoch', transaction_timestamp()) * 1000000)::bigint);
           END IF;
         ELSIF found_one.body <> wanted OR found_one.proconfig IS DISTINCT FROM one.config::text[] OR found_one.prosecdef
-            OR found_one.prorettype <> 'text'::regtype THEN
+            OR found_one.prorettype <> 'text'::regtype OR found_one.provolatile <> 'v' OR found_one.proisstrict THEN
           RAISE EXCEPTION 'function %.%(%) is not as this release makes it: drop it, and run migrate() again', home, one.name, one.arguments
             USING ERRCODE = '42P17';
         END IF;

@@ -288,11 +288,18 @@ for (const target of enoughOf(postgresTargets())) {
         expect(error.message).to.match(/lease_guard_\w+.*is not as this release makes it: drop it/)
       })
 
-      it('a function of its own that has lost its settings', async () => {
+      it('a function of its own that somebody has altered', async () => {
         const { pool } = await sharedSchema()
         await migrate(pool)
-        await pool.query(`ALTER FUNCTION ${guardFunction()} RESET search_path`)
-        expect(await caught(migrate(pool))).to.have.property('code', '42P17')
+        for (const [alter, back] of [
+          ['IMMUTABLE', 'VOLATILE'],
+          ['STRICT', 'CALLED ON NULL INPUT'],
+          ['RESET search_path', ''],
+        ]) {
+          await pool.query(`ALTER FUNCTION ${guardFunction()} ${alter}`)
+          expect(await caught(migrate(pool)), alter).to.have.property('code', '42P17')
+          if (back !== '') await pool.query(`ALTER FUNCTION ${guardFunction()} ${back}`)
+        }
       })
 
       it('nothing that belongs to a role that the role is a member of, or that is named as owner', async () => {

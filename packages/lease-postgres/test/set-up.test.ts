@@ -33,6 +33,16 @@ for (const target of enoughOf(postgresTargets())) {
       await failsForSetUp(postgresClient({ pool, namespace: unique('ns') }), /the database does not exist/)
     })
 
+    for (const [options, words] of [
+      ['-c statement_timeout=soon', /refuses a setting .*correct `options`.*"soon"/],
+      ['-c no_such_setting=1', /does not know a setting .*correct `options`.*"no_such_setting"/],
+    ] as const) {
+      it(`fails at once where the server refuses ${options}`, async () => {
+        const pool = setting.newPool({ connectionString: setting.directUrl, options })
+        await failsForSetUp(postgresClient({ pool, namespace: unique('ns') }), words)
+      })
+    }
+
     it('fails at once where the role lacks the rights', async () => {
       const role = unique('reader')
       await setting.pool.query(`CREATE ROLE "${role}"`)
