@@ -515,8 +515,8 @@ export class MemoryNamespace {
     const { sentMs } = stamp
     const before = this.#pins.get(lease)?.get(entity)
     if (this.#isOfEarlierEpoch(stamp)) return late
-    if (isSince(sentMs, this.#unpinned.get(lease), nowMs)) return late
     if (before?.generation === generation) return this.#grantAsIs(lease, nowMs)
+    if (isSince(sentMs, this.#unpinned.get(lease), nowMs)) return late
     if (isSince(sentMs, before?.atMs, nowMs)) return late
     // First: a pin must not make a lapsed term stand again.
     if (this.#standing(lease, nowMs) === undefined) this.#vacate(lease, nowMs, stamp)
