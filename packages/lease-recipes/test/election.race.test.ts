@@ -151,9 +151,9 @@ for (const store of raceStores('sorts', ['etcd'])) {
       await stalls.complete()
       await workers.kill()
 
-      const windows = workers.windows()
-      expect(trustConflicts(windows)).to.deep.equal([])
-      expect(windows.length).to.be.at.least(TROUBLES.length)
+      expect(trustConflicts(workers.windows())).to.deep.equal([])
+      const relied = workers.all.flatMap(({ reports }) => reports.filter(({ what }) => what === 'relied'))
+      expect(new Set(relied.map(({ token }) => token)).size).to.be.at.least(TROUBLES.length)
       expect(handovers.filter(isLate)).to.deep.equal([])
       expect(handovers).to.have.length(TROUBLES.filter((trouble) => trouble !== 'pause').length)
     })
