@@ -159,7 +159,7 @@ export class SteadyConnection {
     })
   }
 
-  /** It gives requests the answers of others, and will do so until it is made anew. */
+  /** It gives each request the answer to another one, until it connects again. */
   #replace(connection: RedisScripting, key: string): void {
     if (connection === (this.#standIn ?? this.#redis) && this.#attempts.size === 0) this.#attempt(key)
   }
