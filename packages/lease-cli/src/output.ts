@@ -90,23 +90,32 @@ export class Output {
   /** Writes a table. On a terminal it fits the width; in a pipe nothing is cut. */
   async table<T>(columns: readonly Column<T>[], rows: readonly T[]): Promise<void> {
     const widths = columns.map(({ title }) => title.length)
-    for (const row of rows) {
-      for (const [index, { of }] of columns.entries()) {
-        const length = widthOf(of(row))
-        if (length > (widths[index] ?? 0)) widths[index] = length
+    // Each cell is made once: a hundred thousand rows are measured first, and then written.
+    const cells = rows.map((row) => columns.map(({ of }) => of(row)))
+    for (const row of cells) {
+      for (let index = 0; index < row.length; index++) {
+        const width = widthOf(row[index] as string)
+        if (width > (widths[index] as number)) widths[index] = width
       }
     }
     const { isTTY, columns: wide = 80 } = this.#io.stdout
     if (isTTY) fit(columns, widths, wide)
-    const lineOf = (cells: readonly string[]): string =>
-      cells
-        .map((cell, index) => fitted(cell, widths[index] ?? 0, columns[index]?.right === true))
-        .join('  ')
-        .trimEnd()
+    const lineOf = (row: readonly string[]): string => {
+      let line = ''
+      for (let index = 0; index < row.length; index++) {
+        if (index > 0) line += '  '
+        line += fitted(row[index] as string, widths[index] as number, columns[index]?.right === true)
+      }
+      return line.trimEnd()
+    }
     this.line(this.bold(lineOf(columns.map(({ title }) => title))))
-    for (let from = 0; from < rows.length; from += LINES_AT_ONCE) {
-      const lines = rows.slice(from, from + LINES_AT_ONCE).map((row) => lineOf(columns.map(({ of }) => of(row))))
-      this.line(lines.join('\n'))
+    for (let from = 0; from < cells.length; from += LINES_AT_ONCE) {
+      this.line(
+        cells
+          .slice(from, from + LINES_AT_ONCE)
+          .map(lineOf)
+          .join('\n'),
+      )
       await this.#io.stdout.drained()
     }
   }
@@ -166,9 +175,9 @@ function fit<T>(columns: readonly Column<T>[], widths: number[], wide: number): 
 /** Cut and padded to this width. */
 function fitted(text: string, width: number, right: boolean): string {
   const own = widthOf(text)
-  const kept = own <= width ? text : `${cut(text, width - 1)}…`
-  const blanks = ' '.repeat(Math.max(0, width - Math.min(own, width)))
-  return right ? blanks + kept : kept + blanks
+  if (own > width) return `${cut(text, width - 1)}…`
+  const units = width + text.length - own // in which strings are padded
+  return right ? text.padStart(units) : text.padEnd(units)
 }
 
 function cut(text: string, width: number): string {

@@ -185,11 +185,16 @@ export class RedisSubstrate implements Substrate {
       }
       return holdings
     }
-    for (let cursor = '0'; ;) {
-      const answer = await this.#run(scanScript, [tokens, pins, index], [cursor, NAMES_PER_STEP], call)
+    const step = (cursor: string): Promise<readonly unknown[]> =>
+      this.#run(scanScript, [tokens, pins, index], [cursor, NAMES_PER_STEP], call)
+    for (let answer = await step('0'); ;) {
+      const cursor = String(answer[1])
+      // The server looks for the next ones while these are read.
+      const next = cursor === '0' ? undefined : step(cursor)
+      next?.catch(ignore) // where one of these cannot be read, nobody waits for it
       for (let at = 2; at < answer.length; at += 1 + FIELDS) this.#readNamed(answer, at, holdings)
-      cursor = String(answer[1])
-      if (cursor === '0') return holdings
+      if (next === undefined) return holdings
+      answer = await next
     }
   }
 
@@ -536,3 +541,5 @@ function parsed(text: string): object | undefined {
     return undefined
   }
 }
+
+const ignore = (): void => {}
