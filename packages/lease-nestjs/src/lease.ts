@@ -1,5 +1,6 @@
 /** `@Lease`: the method runs while it holds a lease. */
 import { ErrClaimDenied, notValid } from 'lease-core'
+import { HOLD_OPTIONS, OptionReader, readHold } from 'lease-core/adapter'
 import type { WithLeaseOptions } from 'lease-recipes'
 import { decorate, type Method } from './decorated.ts'
 import { injectWorks, worksOf } from './tokens.ts'
@@ -30,7 +31,7 @@ const DURATION = { seconds: 30 }
  * The decorated method rejects with `ErrClaimDenied` (another has it), `ErrUnknown` (the store did not answer), `ErrStopped` (the
  * application ends), `ErrNotValid` (the name that was made breaks a rule), or as the method itself.
  *
- * @throws ErrNotValid when the class is defined: there is no name
+ * @throws ErrNotValid when the class is defined: there is no name, or an option breaks a rule
  */
 export function Lease<Args extends readonly unknown[] = []>(options: LeaseDecoratorOptions<Args>) {
   const { name, onBusy = 'throw', duration = DURATION, ...ofLease } = options ?? {}
@@ -43,6 +44,8 @@ export function Lease<Args extends readonly unknown[] = []>(options: LeaseDecora
   if (onBusy !== 'throw' && onBusy !== 'skip') {
     throw notValid([{ argument: 'onBusy', rule: "must be 'throw' or 'skip'", value: onBusy }])
   }
+  const ofWork = { duration, ...ofLease }
+  checkOptions(typeof name === 'string' ? { name } : {}, ofWork)
   return <Rest extends readonly unknown[], T>(
     target: object,
     key: string | symbol,
@@ -56,7 +59,7 @@ export function Lease<Args extends readonly unknown[] = []>(options: LeaseDecora
         return method()
       }
       try {
-        return await worksOf(instance).underLease(lease, { duration, ...ofLease }, work)
+        return await worksOf(instance).underLease(lease, ofWork, work)
       } catch (error) {
         // What the method itself throws is no answer to this claim.
         if (onBusy === 'skip' && !isWork && error instanceof ErrClaimDenied) return undefined
@@ -66,3 +69,20 @@ export function Lease<Args extends readonly unknown[] = []>(options: LeaseDecora
     injectWorks(target)
   }
 }
+
+/** What each call would refuse: better before the application starts. */
+function checkOptions(named: { readonly name?: string }, options: Omit<WithLeaseOptions, 'signal'>): void {
+  const reader = new OptionReader(options, KNOWN, { arguments: named })
+  if (named.name !== undefined) reader.name('name')
+  if (options.holder !== undefined) reader.name('holder')
+  reader.function('releaseFailed')
+  readHold(reader)
+  reader.finish()
+}
+
+/** A signal is the application's: the decorator is there before any. Shares have recipes of their own. */
+const KNOWN: readonly string[] = [
+  ...HOLD_OPTIONS.filter((option) => option !== 'signal' && option !== 'share' && option !== 'acceptLate'),
+  'holder',
+  'releaseFailed',
+]

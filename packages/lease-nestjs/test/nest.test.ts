@@ -359,20 +359,31 @@ describe('LeaseModule', () => {
       expect(() => Lease({ name: 'a' })(Orders, 'run', descriptor)).to.throw(ErrNotValid, 'ordinary method')
     })
 
-    it('a name that breaks a rule, or an option that there is not, is refused by the call', async () => {
+    for (const [what, options, says] of [
+      ['that there is not', { ttl: 3 }, 'ttl is not an option'],
+      ['of the wrong type', { wait: 'soon' }, 'wait must be'],
+      ['too short', { duration: 1 }, 'duration must be'],
+      ['too short for its renewal', { duration: { seconds: 1 }, renewEvery: { seconds: 1 } }, 'renewEvery must be'],
+      ['that is the application’s', { signal: AbortSignal.timeout(1) }, 'signal is not an option'],
+      ['of another recipe', { share: { weight: 1 } }, 'share is not an option'],
+      ['as a name that breaks a rule', { name: 'with space' }, 'name must'],
+      ['as a holder that breaks a rule', { holder: 'with space' }, 'holder must'],
+    ] as const) {
+      it(`an option ${what} is refused when the class is defined`, () => {
+        expect(() => Lease({ name: 'a', ...options } as never)).to.throw(ErrNotValid, says)
+      })
+    }
+
+    it('a name that is made by the call and breaks a rule is refused by it', async () => {
       @Injectable()
       class Wrong {
         @Lease({ name: (id: string) => id })
         async named(id: string): Promise<string> {
           return id
         }
-
-        @Lease({ name: 'a', ttl: 3 } as { readonly name: string })
-        async unknown(): Promise<void> {}
       }
       const wrong = (await started(undefined, Wrong)).get(Wrong)
       await fails(wrong.named('with space'), ErrNotValid)
-      await fails(wrong.unknown(), ErrNotValid, 'ttl is not an option')
     })
   })
 })

@@ -6,7 +6,7 @@ import { ErrNotValid, ErrStopped, Manager, memoryClient, MemoryStore } from 'lea
 import { TestClock } from 'lease-core/testing'
 import { currentLease, LeaseModule } from 'lease-nestjs'
 import { CronOncePer } from 'lease-nestjs/schedule'
-import { useFakeTimers, type SinonFakeTimers } from 'sinon'
+import { spy, useFakeTimers, type SinonFakeTimers } from 'sinon'
 
 const ran: { readonly slot: string; readonly fencingToken: bigint }[] = []
 
@@ -63,32 +63,30 @@ describe('CronOncePer', () => {
     expect(() => CronOncePer('0 3 * * *', undefined as never)).to.throw(ErrNotValid, 'name must be')
   })
 
-  it('an option that is none is refused by the run', async () => {
+  for (const option of ['atLeast', 'atMost', 'renew', 'retry']) {
+    it(`${option} that breaks a rule is refused when the class is defined`, () => {
+      const job = { name: 'report', [option]: 'soon' } as never
+      expect(() => CronOncePer('0 3 * * *', job)).to.throw(ErrNotValid, `${option} must be`)
+    })
+  }
+
+  it('a run has the options of the decorator', async () => {
     const manager = new Manager({ client: memoryClient({ clock }), clock })
     managers.push(manager)
-    const every = '*/10 * * * * *'
-    const broken = (option: string) => ({ name: option, [option]: 'soon' }) as never
+    const hold = spy(manager, 'hold')
     @Injectable()
-    class Wrong {
-      @CronOncePer(every, broken('atLeast'))
-      async atLeast(): Promise<void> {}
-      @CronOncePer(every, broken('atMost'))
-      async atMost(): Promise<void> {}
-      @CronOncePer(every, broken('renew'))
-      async renew(): Promise<void> {}
-      @CronOncePer(every, broken('retry'))
-      async retry(): Promise<void> {}
+    class Long {
+      @CronOncePer('0 3 * * *', { name: 'long', atMost: { minutes: 7 }, renew: false })
+      async run(): Promise<void> {}
     }
     const imports = [ScheduleModule.forRoot(), LeaseModule.forRoot({ manager })]
-    @Module({ imports, providers: [Wrong] })
+    @Module({ imports, providers: [Long] })
     class Application {}
     const application = await NestFactory.createApplicationContext(Application, { logger: false })
     applications.push(application)
-    const wrong = application.get(Wrong)
-    for (const option of ['atLeast', 'atMost', 'renew', 'retry'] as const) {
-      const error: unknown = await wrong[option]().catch((reason: unknown) => reason)
-      expect(error).to.be.instanceOf(ErrNotValid).with.property('message').that.contains(option)
-    }
+    await application.get(Long).run()
+    const [, , options] = hold.firstCall.args
+    expect(options).to.include({ duration: 7 * 60_000, renewEvery: false })
   })
 
   it('a run ends with the application, and the schedule has the options of Cron', async () => {

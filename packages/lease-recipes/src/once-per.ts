@@ -275,6 +275,18 @@ export class OncePer {
   readonly #prefix: string
   readonly #defaults: Times
 
+  /**
+   * Checks what `run` of an `OncePer` without defaults of its own would refuse, before the first slot is due: for schedulers, when a job is
+   * made.
+   *
+   * @throws ErrNotValid with every problem
+   */
+  static checkOptions(options: RunOptions): void {
+    const reader = new OptionReader(options, TIMES)
+    timesIn(reader, DEFAULTS)
+    reader.finish()
+  }
+
   /** @throws ErrNotValid with every problem */
   constructor(options: OncePerOptions) {
     const reader = new OptionReader(options, ['manager', 'prefix', ...TIMES])

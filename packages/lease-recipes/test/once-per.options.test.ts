@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { ErrNotValid, Manager, memoryClient } from 'lease-core'
-import { OncePer, type OncePerOptions, type Slot } from 'lease-recipes'
+import { OncePer, type OncePerOptions, type RunOptions, type Slot } from 'lease-recipes'
 import { DateTime } from 'luxon'
 
 /** The problems of what is not valid, as `argument: rule`. */
@@ -38,6 +38,18 @@ describe('the arguments of OncePer', () => {
     for (const options of [undefined, null, 'x'] as unknown as OncePerOptions[]) {
       expect(await problemsOf(() => new OncePer(options))).to.deep.equal(['options: must be an object'])
     }
+  })
+
+  it('the options of a call are checked before there is a call', async () => {
+    const bad = { atMost: 5, renew: 0, atLeast: -1, retry: 1, wait: true } as unknown as RunOptions
+    expect(await problemsOf(() => OncePer.checkOptions(bad))).to.deep.equal([
+      'wait: is not an option',
+      'renew: must be true or false',
+      'atMost: must be at least 8 ms, to be renewed in time',
+      'atLeast: must be greater than zero',
+      'retry: must be true or false',
+    ])
+    expect(OncePer.checkOptions({ atMost: 5, renew: false })).to.equal(undefined)
   })
 
   it('a call names each problem, all at once, and sends nothing', async () => {
