@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import { judge, judgeFolder } from '#src/chaos/checks/index.ts'
 import { chaos as command } from '#src/chaos/command.ts'
-import { HistoryWriter, readHistory } from '#src/chaos/history.ts'
+import { folderOfItsOwn, HistoryWriter, readHistory } from '#src/chaos/history.ts'
 import { isMatrix, programOf } from 'lease-servers'
 import type { ChaosEvent } from '#src/chaos/event.ts'
 import { callEvents, phaseEvent, reliedEvents, SETTINGS } from './chaos-histories.ts'
@@ -92,6 +92,16 @@ describe('the history of a chaos run', () => {
       expect(rest).to.deep.equal(expected)
       expect(violations).to.have.deep.members([...whole.violations])
     }
+  })
+
+  it('is in a folder of its own: what is there is not written over, whatever its seed', async () => {
+    const first = folderOfItsOwn(folder, 'redis-7')
+    writeFileSync(join(first, 'kept'), '')
+    expect(['redis-7', 'redis-7', 'redis-8'].map((name) => folderOfItsOwn(folder, name))).to.deep.equal(
+      ['redis-7-2', 'redis-7-3', 'redis-8'].map((name) => join(folder, name)),
+    )
+    expect(readdirSync(first)).to.deep.equal(['kept'])
+    expect(folderOfItsOwn(join(folder, 'new', 'place'), 'redis-7')).to.equal(join(folder, 'new', 'place', 'redis-7'))
   })
 
   it('is read as it was written', async () => {

@@ -8,7 +8,7 @@ import { openGround } from '../grounds/index.ts'
 import { nemesesOf } from '../nemeses/index.ts'
 import { judgeFolder, type Judged } from './checks/index.ts'
 import { runControls, type ControlResult } from './controls.ts'
-import { readHistory, sizeOfHistory } from './history.ts'
+import { folderOfItsOwn, readHistory, sizeOfHistory } from './history.ts'
 import { run } from './run.ts'
 import { drawTimeline, wordsOf } from './timeline.ts'
 
@@ -126,10 +126,11 @@ class ChaosCommand {
 
   async #runOn(name: GroundName, flags: Flags): Promise<void> {
     const { seed, minutes, workers, out, keep = false } = flags
-    const folderOf = (part: string): string => join(out, `${name}-${seed}`, part)
     await using ground = await openGround(name, { namespace: `chaos-${seed}` })
     for (const { name: left, why } of ground.leftOut) this.#out(`${name} leaves out ${left}: ${why}`)
     const nemeses = nemesesOf(ground, flags.nemesis)
+    const folder = folderOfItsOwn(out, `${name}-${seed}`)
+    const folderOf = (part: string): string => join(folder, part)
     const signal = this.#signal
     const shared = { ground, seed, signal, report: this.#out }
     await run({ ...shared, nemeses, minutes, workers, folder: folderOf('run') })
@@ -146,7 +147,7 @@ class ChaosCommand {
     for (const control of controls) this.#tellControl(name, control)
     const isFailed = !isSound || controls.some(({ isFound }) => !isFound)
     if (isFailed) this.#exitCode = 1
-    if (!isFailed && !keep && !signal.aborted) rmSync(folderOf(''), { recursive: true })
+    if (!isFailed && !keep && !signal.aborted) rmSync(folder, { recursive: true })
   }
 
   /** @param isControl a fault is among the exceptions of the guarantees: something must be found */

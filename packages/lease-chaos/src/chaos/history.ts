@@ -41,6 +41,23 @@ export interface History {
 const SETTINGS = 'run.json'
 const EVENTS = 'history.ndjson'
 
+/**
+ * Makes a folder of this name that nobody else has: where there is one, of an earlier run or of one at the same time, `name-2` and so on.
+ * So what is recorded is never written over.
+ */
+export function folderOfItsOwn(parent: string, name: string): string {
+  mkdirSync(parent, { recursive: true })
+  for (let number = 1; ; number++) {
+    const folder = join(parent, number === 1 ? name : `${name}-${number}`)
+    try {
+      mkdirSync(folder)
+      return folder
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    }
+  }
+}
+
 /** Writes a history. */
 export class HistoryWriter implements AsyncDisposable {
   readonly folder: string
