@@ -347,14 +347,13 @@ export class Actor {
 
   async #closed(holder: string): Promise<void> {
     const askedMs = nowMs()
-    const { value: lock, outcome } = await call(
+    const { value: lock } = await call(
       { operation: 'closed-lock', lease: CLOSED_LOCK, holder },
       () => this.#closedLocks.tryAcquire(CLOSED_LOCK),
       (acquired) => (acquired === undefined ? { isRefusal: true } : { token: acquired.fencingToken }),
     )
-    if (outcome === 'refused') return
     if (lock !== undefined) await this.#useClosed(lock, askedMs)
-    // What may be left locked in the name of this worker, an operator has to free.
+    // What is left locked in the name of this worker, an operator has to free: an unknown outcome, or a release that the store forgot.
     const cleared = await clearClosedLock(this.#manager, (owner) => owner === this.#entry.name)
     if (cleared !== undefined) note(cleared)
   }
