@@ -9,7 +9,7 @@ import { CommandEnd, EXIT, wrongUsage } from './exit-codes.ts'
 import { optionalPackage } from './optional-package.ts'
 import type { Settings } from './settings.ts'
 import { parseStoreUrl, shown, type StoreKind, type StoreUrl } from './store-url.ts'
-import { postgresTlsOf, tlsFilesOf } from './tls.ts'
+import { lookAtCertificate, postgresTlsOf, tlsFilesOf } from './tls.ts'
 
 /** A store that answers. */
 export interface Store {
@@ -141,8 +141,9 @@ async function reach(driver: Driver, url: StoreUrl, { clock, retryMs, signal, re
   for (;;) {
     try {
       return await withinTime(driver.probe(), clock, signal)
-    } catch (error) {
+    } catch (failure) {
       if (signal.aborted) throw signal.reason
+      const error = (await distrustBelow(failure, url, signal)) ?? failure
       const cause = causeOf(error)
       if (REFUSED_LOGIN.test(cause)) {
         throw new CommandEnd(
@@ -165,6 +166,20 @@ async function reach(driver: Driver, url: StoreUrl, { clock, retryMs, signal, re
   }
 }
 
+/**
+ * Why the certificate of a node or of a Sentinel is refused: ioredis keeps that to itself, and says that none can be reached. undefined:
+ * it is not, or the failure says so itself.
+ */
+async function distrustBelow(failure: unknown, url: StoreUrl, signal: AbortSignal): Promise<Error | undefined> {
+  const [first] = url.hosts
+  if (!url.tls || url.mode === 'single' || first === undefined || advice(failure).length > 0) return undefined
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)])
+  return lookAtCertificate(url, first, limit).then(
+    (shown) => shown?.problem,
+    (error: unknown) => (error instanceof Error ? error : undefined),
+  )
+}
+
 /** A driver may wait without end for a server that accepts and says nothing. */
 async function withinTime(probe: Promise<void>, clock: Clock, signal: AbortSignal): Promise<void> {
   const limit = new AbortController()
@@ -183,7 +198,8 @@ async function withinTime(probe: Promise<void>, clock: Clock, signal: AbortSigna
 /** The words of a driver, without passwords. Node reports a refused connection by its code alone when it has tried several addresses. */
 export function causeOf(error: unknown): string {
   const first: unknown = error instanceof AggregateError ? (error.errors[0] ?? error) : error
-  const words = reasonOf(first)
+  const { lastNodeError } = Object(first) as { readonly lastNodeError?: unknown } // of a Cluster of ioredis
+  const words = lastNodeError instanceof Error ? `${reasonOf(first)} ${causeOf(lastNodeError)}` : reasonOf(first)
   const code = codeOf(first)
   return withoutSecrets(code === undefined || words.includes(code) ? words : `${words} (${code})`)
 }
@@ -319,14 +335,20 @@ async function redisDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
         : new Redis({ ...one, db, host: first?.host ?? '', port: first?.port ?? 0 })
   let lastError: unknown
   connection.on('error', (error: unknown) => (lastError = error))
+  // `connect()` settles only when a Sentinel names a master. Until then there is an error each time that all of them were asked.
+  const inVain = (): Promise<void> =>
+    new Promise((_, reject) => mode === 'sentinel' && connection.once('error', (error: unknown) => reject(error)))
   const { prefix } = settings
   const options = (namespace: string) => ({ redis: connection, namespace, prefix })
   return {
     probe: async () => {
-      try {
+      const ask = async (): Promise<void> => {
         if (connection.status === 'wait' || connection.status === 'end' || connection.status === 'close')
           await connection.connect()
         await ignoreNoRight(connection.ping())
+      }
+      try {
+        await Promise.race([ask(), inVain()])
       } catch (error) {
         throw lastError ?? error // "Connection is closed." says less than what closed it
       }

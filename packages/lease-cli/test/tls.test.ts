@@ -105,6 +105,19 @@ describe('lease over TLS', () => {
     })
   }
 
+  for (const [mode, path] of [
+    ['cluster', ''],
+    ['sentinel', '/lease'],
+  ] as const) {
+    it(`says what to do about a certificate in a ${mode}, where the driver keeps it to itself`, async () => {
+      await using server = await startTlsFront({ to: redis.port, ...sound })
+      const LEASE_URL = `rediss+${mode}://localhost:${server.port}${path}`
+      const { code, stderr } = await leaseHere(['list'], { LEASE_URL, LEASE_NAMESPACE: unique() })
+      expect(stderr).to.contain('name the authority')
+      expect(code).to.equal(69)
+    })
+  }
+
   it('refuses files that nobody would read, or that cannot be read, with 64', async () => {
     const missing = join(authority.ca, 'missing')
     for (const [url, message] of [
