@@ -8,6 +8,8 @@ import { ownSeat, type Adapter, type Contestant, type Ground, type Seat } from '
 export interface RingClient {
   /** Calls back for each message of the client before it. Resolves once none is missed. */
   listen(lease: string, woken: () => void): Promise<void>
+  /** What a client does before it waits. @default nothing: all of them know the ring */
+  enter?(lease: string): Promise<void>
   /** Rejects when another holds the lease. */
   claim(lease: string): Promise<void>
   /** Notifies the next client in the same step. */
@@ -16,16 +18,20 @@ export interface RingClient {
 }
 
 export interface Ring {
+  /** @default 'ring' */
+  readonly name?: string
   readonly about: string
+  readonly isDetail?: true
   readonly connect: (ground: Ground, seat: Seat) => Promise<RingClient>
   readonly connectMany?: (ground: Ground, seats: readonly Seat[], listening: number) => Promise<readonly RingClient[]>
 }
 
-export function ring({ about, connect, connectMany }: Ring): Adapter {
+export function ring({ name = 'ring', about, isDetail, connect, connectMany }: Ring): Adapter {
   return {
-    name: 'ring',
+    name,
     role: 'raw',
     about,
+    ...(isDetail && { isDetail }),
     can: ['queue'],
     open: async (ground, seat = ownSeat()) => contestantOf(await connect(ground, seat), seat),
     ...(connectMany && {
@@ -70,7 +76,10 @@ function contestantOf(client: RingClient, { index }: Seat): Contestant {
             added.wake?.()
           })
         }
-        if (!isFirst) await wait(standing)
+        if (!isFirst) {
+          await client.enter?.(lease)
+          await wait(standing)
+        }
         await client.claim(lease)
         return { held: true, release: () => client.release(lease) }
       },

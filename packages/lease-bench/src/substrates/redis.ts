@@ -4,7 +4,7 @@ import { heard } from '../adapters/library.ts'
 import { openRedis } from '../adapters/redis/connection.ts'
 import { redisLibrary } from '../adapters/redis/library.ts'
 import { redisPeers } from '../adapters/redis/peers.ts'
-import { redisRing } from '../adapters/redis/ring.ts'
+import { redisQueueRing, redisRing } from '../adapters/redis/ring.ts'
 import { redisScript, redisScriptBatch } from '../adapters/redis/script.ts'
 import { redisSet, redisSetBatch } from '../adapters/redis/set.ts'
 import { redisTokenScript } from '../adapters/redis/token-script.ts'
@@ -26,6 +26,7 @@ export const redis: Substrate = {
     redisSet,
     redisTokenScript,
     redisRing,
+    redisQueueRing,
     redisScriptBatch({ inFlight: 1 }),
     redisScriptBatch({ inFlight: 2 }),
     redisScriptBatch({ inFlight: 4 }),
