@@ -1,5 +1,5 @@
 /** Slots of jobs of cron (4 or later), which are also the jobs of @nestjs/schedule. */
-import { notValid } from 'lease-core'
+import { hasMethods, notValid } from 'lease-core'
 
 /** The part of a `CronJob` of cron that is used here. */
 export interface CronJobLike {
@@ -22,9 +22,13 @@ const MAX_SPAN_MS = 8 * 366 * 86_400_000
  * Returns the slot of a job: the last fire time of its pattern at or before its last tick, or before the first tick, at or before now. This
  * time is the same in all processes, although their clocks and timers differ. If the job runs at a single time, that time is the slot.
  *
- * @throws ErrNotValid no fire time was due in the last eight years
+ * @throws ErrNotValid this is no job of cron; or no fire time was due in the last eight years
  */
 export function cronSlot(job: CronJobLike): Date {
+  if (!hasMethods(job, 'lastDate', 'nextDate') || !hasMethods(job.cronTime, 'getNextDateFrom')) {
+    const rule = 'must be a CronJob of cron. In `onTick` of a job with a `context`, `this` is that context, not the job'
+    throw notValid([{ argument: 'job', rule, value: job }])
+  }
   const { cronTime } = job
   if (cronTime.realDate) return new Date(Number(cronTime.source))
   const atMs = (job.lastDate() ?? new Date()).getTime()

@@ -1,5 +1,5 @@
 /** Slots of jobs of croner (10 or later). */
-import { notValid } from 'lease-core'
+import { hasMethods, notValid } from 'lease-core'
 
 /** The part of a `Cron` of croner that is used here. */
 export interface CronerJob {
@@ -12,9 +12,12 @@ export interface CronerJob {
  * Returns the slot of a job: the last fire time of its pattern at or before its last trigger, or before the first trigger, at or before now.
  * This time is the same in all processes, although their clocks and timers differ.
  *
- * @throws ErrNotValid the job has an `interval`, which each process counts from its own start; or no fire time was due yet
+ * @throws ErrNotValid this is no job of croner; the job has an `interval`, which each process counts from its own start; or no fire time was due yet
  */
 export function cronerSlot(job: CronerJob): Date {
+  if (!hasMethods(job, 'currentRun', 'previousRuns')) {
+    throw notValid([{ argument: 'job', rule: 'must be a Cron of croner, version 10 or later', value: job }])
+  }
   const interval = job.options?.interval
   if (interval !== undefined && interval > 0) {
     throw notValid([

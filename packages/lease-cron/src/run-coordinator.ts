@@ -9,7 +9,7 @@
  * Runs are not renewed, because node-cron does not report the end of every run: no report comes when the process of a background task dies,
  * or when a task is stopped during its random delay. A renewed run would then keep its job busy in the whole fleet.
  */
-import { notValid } from 'lease-core'
+import { hasMethods, notValid } from 'lease-core'
 import type { OncePer, Run, RunOptions } from 'lease-recipes'
 
 /** Options of `runCoordinator`. */
@@ -39,11 +39,16 @@ export interface FleetCoordinator {
   runOf(context: TaskContext): Run | undefined
 }
 
-/** Makes each slot of a `distributed` task of node-cron (4.5 or later) run once in the whole fleet: see the head of this file. */
+/**
+ * Makes each slot of a `distributed` task of node-cron (4.5 or later) run once in the whole fleet: see the head of this file.
+ *
+ * @throws ErrNotValid `once` is no OncePer
+ */
 export function runCoordinator(
   once: Pick<OncePer, 'begin'>,
   { atLeast }: RunCoordinatorOptions = {},
 ): FleetCoordinator {
+  if (!hasMethods(once, 'begin')) throw notValid([{ argument: 'once', rule: 'must be an OncePer', value: once }])
   const runs = new Map<string, { readonly name: string; readonly run: Run }>()
   return {
     async shouldRun(key, ttlMs) {

@@ -109,4 +109,10 @@ describe('cronSlot for cron', () => {
     }
     expect(() => cronSlot(asked)).to.throw(ErrNotValid, /eight years/)
   })
+
+  it('what is no job is refused by name: the context of a job, for instance, which is `this` in its onTick', () => {
+    for (const bad of [undefined, null, {}, { cronTime: {} }, '* * * * *', { lastDate() {}, nextDate() {} }]) {
+      expect(() => cronSlot(bad as never)).to.throw(ErrNotValid, /^job must be a CronJob of cron\. .*context/)
+    }
+  })
 })

@@ -72,11 +72,14 @@ describe('cronerSlot for croner', () => {
     expect(cronerSlot(once).toISOString()).to.equal('2026-03-01T03:00:00.000Z')
   })
 
-  it('a job with an interval, and one that was never due, have no slot', () => {
+  it('a job with an interval, one that was never due, and what is no job have no slot', () => {
     const interval = new Cron('* * * * * *', { interval: 10, paused: true }, () => {})
     const future = new Cron('2030-03-01T03:00:00Z', { paused: true }, () => {})
     jobs.push(interval, future)
     expect(() => cronerSlot(interval)).to.throw(ErrNotValid, /interval/)
     expect(() => cronerSlot(future)).to.throw(ErrNotValid, /due/)
+    for (const bad of [undefined, {}, '* * * * *']) {
+      expect(() => cronerSlot(bad as never)).to.throw(ErrNotValid, /^job must be a Cron of croner/)
+    }
   })
 })

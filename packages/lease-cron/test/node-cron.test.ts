@@ -156,6 +156,7 @@ describe('runCoordinator for node-cron', () => {
           .catch((error: unknown) => error),
       ).to.be.instanceOf(ErrNotValid)
     }
+    expect(() => runCoordinator(undefined as never)).to.throw(ErrNotValid, /^once must be an OncePer/)
     const bad = runCoordinator(once, { atLeast: -1 })
     const error: unknown = await bad.shouldRun('job:2026-03-01T03:00:00.000Z', 1000).catch((reason: unknown) => reason)
     expect(error).to.have.property(

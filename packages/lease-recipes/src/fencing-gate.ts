@@ -124,7 +124,7 @@ export class FencingGate {
     }
     let admitted: Fence
     try {
-      admitted = await orAborted(this.#store.admit(name, { holder, fencingToken }), signal)
+      admitted = answerTo(fencingToken, await orAborted(this.#store.admit(name, { holder, fencingToken }), signal))
     } catch (cause) {
       throwIfAborted(signal)
       const reason = reasonOf(cause)
@@ -133,6 +133,17 @@ export class FencingGate {
     if (admitted.fencingToken !== fencingToken || admitted.holder !== holder) throw new ErrFenced(name, fence, admitted)
   }
 }
+
+/** Checks the answer of a store of the caller's. @throws when it is none: the outcome is then not known, and certainly no refusal */
+function answerTo(asked: bigint, answer: unknown): Fence {
+  const { fencingToken, holder } = (answer ?? {}) as Partial<Fence>
+  if (typeof fencingToken !== 'bigint' || typeof holder !== 'string') throw new Error(NO_FENCE)
+  if (fencingToken < asked)
+    throw new Error('the store answered a lower fencing token than the one that it was asked about')
+  return { fencingToken, holder }
+}
+
+const NO_FENCE = 'the store answered something else than a fencing token and a holder'
 
 /** Remembers in the memory of this process: for tests, and for a resource that only this process uses. */
 export class MemoryFencingStore implements FencingStore {
@@ -326,7 +337,7 @@ return { known[1], known[2], ARGV[3] }`
 /** @throws when the answer has another form: the outcome is then not known */
 function fenceOf(fencingToken: unknown, holder: unknown): Fence {
   if (typeof fencingToken !== 'string' || !/^\d+$/.test(fencingToken) || typeof holder !== 'string') {
-    throw new Error('the store answered something else than a fencing token and a holder')
+    throw new Error(NO_FENCE)
   }
   return { fencingToken: BigInt(fencingToken), holder }
 }

@@ -52,13 +52,14 @@ export async function holdAll(
 ): Promise<HeldAll> {
   const reader = new OptionReader(options, [...HOLD_OPTIONS, 'clock'], { arguments: { manager, names, holder } })
   reader.object('manager', 'a Manager', ['hold'])
-  const sorted = sortedNames(reader, names)
+  const given = namesIn(reader, names)
   reader.name('holder')
   const [{ signal, wait: _, ...others }, waitMs] = readLeaseOptions(reader)
   const clock = reader.clock() ?? systemClock
   reader.finish()
   throwIfAborted(signal)
 
+  const sorted = given.toSorted() // by code units: the same order in every process, whatever its locale
   const until = new LinkedSignal(signal)
   const granted: Granted[] = []
   const claim = async (name: string, wait: number | boolean): Promise<void> => {
@@ -232,8 +233,8 @@ function whenOver({ signal }: Hold, listener: () => void): () => void {
   return onAbort(signal, listener)
 }
 
-/** The names in the order in which every process claims them. Notes broken rules. */
-function sortedNames(options: OptionReader, given: readonly string[]): readonly string[] {
+/** The names. Notes broken rules. */
+function namesIn(options: OptionReader, given: readonly string[]): readonly string[] {
   let names: readonly string[] = []
   try {
     if (Array.isArray(given)) names = Array.from(given)
@@ -241,7 +242,7 @@ function sortedNames(options: OptionReader, given: readonly string[]): readonly 
   options.must('names', names.length > 0, 'must be an array of at least one name')
   for (const [index, name] of names.entries()) options.fault(`names[${index}]`, brokenNameRule(name), name)
   options.must('names', new Set(names).size === names.length, 'must be different names')
-  return names.toSorted() // by code units: the same order in every process, whatever its locale
+  return names
 }
 
 /** The values when all have settled. @throws the first error that is not a refusal, otherwise the first error */

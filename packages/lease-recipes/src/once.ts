@@ -311,7 +311,10 @@ export class Once {
     } catch (cause) {
       return unkept('no text', cause)
     }
-    if (typeof text !== 'string') return unkept('no text')
+    if (typeof text !== 'string') {
+      Promise.resolve(text).catch(() => {}) // of a `serialize` that is async by mistake: the result is in the error, nothing else must fail
+      return unkept('no text')
+    }
     const mark = { kind: 'done', text } as const
     const problem = problemOf(formatMark(mark))
     if (problem === undefined) return { mark }
@@ -349,7 +352,7 @@ export class Once {
       if (typeof text !== 'string') throw gone('the `store` does not have it any more')
     }
     try {
-      return this.#parse(text)
+      return await this.#parse(text)
     } catch (cause) {
       throw gone('`parse` threw', cause)
     }

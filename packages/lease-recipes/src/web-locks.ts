@@ -84,7 +84,7 @@ export interface WebLocks {
   request<T>(name: string, callback: (lock: WebLock | null) => T | PromiseLike<T>): Promise<Awaited<T>>
   request<T>(
     name: string,
-    options: WebLockRequestOptions,
+    options: WebLockRequestOptions | undefined,
     callback: (lock: WebLock | null) => T | PromiseLike<T>,
   ): Promise<Awaited<T>>
   /** Returns the held locks and the waiting requests. Reads the whole namespace. @throws ErrUnknown */
@@ -98,7 +98,7 @@ export interface WebLocks {
  */
 export function webLocks(manager: Manager, options: WebLocksOptions = {}): WebLocks {
   const reader = new OptionReader(options, ['duration', 'prefix'], { arguments: { manager } })
-  reader.object('manager', 'a Manager', ['hold', 'counted', 'revoke', 'leases'])
+  reader.object('manager', 'a Manager', ['hold', 'counted', 'find', 'revoke', 'leases'])
   const durationMs = reader.renewedDuration('duration', 15_000)
   const segment = prefixIn(reader, 'weblocks')
   reader.finish()
@@ -120,7 +120,7 @@ class LeaseLocks implements WebLocks {
   }
 
   async request<T>(name: string, ...rest: readonly unknown[]): Promise<Awaited<T>> {
-    const [given, callback] = rest.length < 2 ? [{}, rest[0]] : rest
+    const [given = {}, callback] = rest.length < 2 ? [{}, rest[0]] : rest
     const { mode, ifAvailable, steal, signal, lease } = this.#checked(name, given, callback)
     throwIfAborted(signal)
     const hold = await this.#take(lease, { name, mode, wait: !ifAvailable && !steal, steal, signal })
@@ -166,25 +166,37 @@ class LeaseLocks implements WebLocks {
     const pending = { name, mode, clientId: holder }
     this.#pending.add(pending)
     try {
-      for (;;) {
-        if (steal) await this.#revokeAll(lease)
-        try {
-          return await this.#manager.hold(lease, holder, options)
-        } catch (error) {
+      const claim = (): Promise<Hold | undefined> =>
+        this.#manager.hold(lease, holder, options).catch((error: unknown) => {
           if (!(error instanceof ErrClaimDenied) || wait) throw error
-          if (!steal) return undefined
-          // Another was granted the lock since the revocation: revoke that one too.
-        }
-      }
+          return undefined
+        })
+      return steal ? await this.#steal(lease, claim) : await claim()
     } finally {
       this.#pending.delete(pending)
     }
   }
 
-  async #revokeAll(lease: string): Promise<void> {
-    const { shares } = await this.#manager.counted(lease)
-    const revoked = Array.from(shares, ([share, { fencingToken }]) => this.#manager.revoke(share, { fencingToken }))
-    await Promise.all(revoked)
+  /**
+   * Revokes and claims until it is granted the lock. The claim travels with the revocations, behind them, so a waiter does not hear of the
+   * vacancy before. A store that works on both side by side may still grant a waiter the lock: that one is revoked too.
+   */
+  async #steal(lease: string, claim: () => Promise<Hold | undefined>): Promise<Hold> {
+    for (;;) {
+      const { shares } = await this.#manager.counted(lease)
+      const revocations = Array.from(shares, ([share, { fencingToken }]) =>
+        this.#manager.revoke(share, { fencingToken }),
+      )
+      const revoked = Promise.all(revocations)
+      revoked.catch(() => {}) // when the claim is granted, they took effect, whatever their answers
+      const [first] = shares.keys()
+      if (first !== undefined) await this.#manager.find(first) // each revocation reads its share first: this read travels with theirs
+      const together = await claim()
+      if (together !== undefined) return together
+      await revoked
+      const afterwards = await claim()
+      if (afterwards !== undefined) return afterwards
+    }
   }
 
   /** Runs the callback. Waits for its outcome only while the lock is held. */

@@ -439,6 +439,15 @@ describe('the fencing gate', () => {
       ...[null, [], ['1'], [1, 'a'], 'OK'].map(
         (reply) => new RedisFencingStore({ client: { eval: async () => reply } }),
       ),
+      ...[
+        undefined,
+        null,
+        {},
+        { fencingToken: 1, holder: 'a' },
+        { fencingToken: '2', holder: 'b' },
+        { fencingToken: 0n, holder: 'a' },
+        { fencingToken: 2n },
+      ].map((answer): FencingStore => ({ admit: async () => answer as never })),
     ]
     for (const store of stores) {
       expect(await errorOf(new FencingGate({ store }).admit('file', fence))).to.be.instanceOf(ErrUnknown)

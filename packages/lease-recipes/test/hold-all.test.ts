@@ -419,8 +419,18 @@ describe('holdAll', () => {
       },
     })
     const unhandled = await unhandledDuring(async () => {
-      // oxlint-disable-next-line no-sparse-arrays -- a mistake that is easily made
-      for (const names of [[], 'a', undefined, null, [, 'b'], [5], proxy]) {
+      for (const names of [
+        [],
+        'a',
+        undefined,
+        null,
+        // oxlint-disable-next-line no-sparse-arrays -- a mistake that is easily made
+        [, 'b'],
+        [5],
+        ['a', Symbol('b')],
+        ['a', Object.create(null)],
+        proxy,
+      ]) {
         await rejection(holdAll(manager, names as never, 'me', options), ErrNotValid)
       }
     })

@@ -492,8 +492,10 @@ describe('Once', () => {
     const parse = (): never => {
       throw new Error('mine')
     }
-    const error = await rejection(new Once({ manager, clock, parse }).run('k', never), ErrNoResult)
-    expect([(error.cause as Error).message, error.key]).to.deep.equal(['mine', 'k'])
+    for (const failing of [parse, async () => parse()]) {
+      const error = await rejection(new Once({ manager, clock, parse: failing }).run('k', never), ErrNoResult)
+      expect([(error.cause as Error).message, error.key]).to.deep.equal(['mine', 'k'])
+    }
   })
 
   it('a result that cannot be kept is an ErrNotRecorded that has it, and the work is not done again', async () => {
@@ -516,6 +518,20 @@ describe('Once', () => {
       )
       expect(error.reason).to.equal('no text')
     }
+  })
+
+  it('a `serialize` that is async and rejects leaves no unhandled rejection', async () => {
+    const serialize = (async () => {
+      throw new Error('mine')
+    }) as never
+    const unhandled = await unhandledDuring(async () => {
+      const error = await rejection(
+        new Once({ manager, clock, serialize }).run('k', () => 1),
+        ErrNotRecorded,
+      )
+      expect([error.reason, error.result]).to.deep.equal(['no text', 1])
+    })
+    expect(unhandled).to.deep.equal([])
   })
 
   it('the largest result that fits is kept in the lease, and one that is larger goes to the store', async () => {

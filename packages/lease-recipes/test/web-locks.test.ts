@@ -67,6 +67,7 @@ for (const store of stores('redis')) {
       )
       expect(error.message).to.equal('the work failed')
       expect((await bench.within(a.query())).held).to.deep.equal([])
+      expect(await bench.within(a.request('db', undefined as never, (lock) => lock?.mode))).to.equal('exclusive')
     })
 
     it('holds an exclusive lock alone and shared ones together, whatever the process', async () => {
@@ -111,12 +112,19 @@ for (const store of stores('redis')) {
       const [reader, other] = [await enter(a, 'db', 'shared'), await enter(b, 'db', 'shared')]
       const process = bench.process()
       const refused = refusal(process.manager)
-      const waiting = track(locksOf(process).request('db', () => 'served'))
+      const order: string[] = []
+      const waiting = track(
+        locksOf(process).request('db', () => {
+          order.push('waiter')
+          return 'served'
+        }),
+      )
       await bench.within(refused)
       const thief = locksOf(bench.process())
       let seen: string[] = []
       const stolen = await bench.within(
         thief.request('db', { steal: true }, async (lock) => {
+          order.push('thief')
           seen = (await thief.query()).held.map(({ mode }) => mode)
           return lock?.mode
         }),
@@ -130,6 +138,7 @@ for (const store of stores('redis')) {
         expect(lock.signal.aborted).to.equal(true)
       }
       expect(await bench.within(waiting.promise)).to.equal('served')
+      if (store.exact) expect(order).to.deep.equal(['thief', 'waiter'])
     })
 
     it('ends a wait with the reason of its signal, and not the lock', async () => {
