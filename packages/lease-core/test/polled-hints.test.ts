@@ -13,18 +13,33 @@ const OTHER = 'client-00002'
 const sightOf = (record: LeaseRecord): Sight => sightAt(record, 0)
 
 /** A lease in this term, with so many in its queue, of whom the places are 1, 2, … */
-function lease(token: bigint, holder?: string, { queue = 0, served, maker = OTHER }: Partial<Described> = {}): Sight {
+function lease(
+  token: bigint,
+  holder?: string,
+  { queue = 0, pins = 0, served, maker = OTHER }: Partial<Described> = {},
+): Sight {
   const term: LeaseRecord['term'] =
     holder === undefined
       ? undefined
       : { holder, version: 'e', durationMs: 9_000, untilMs: 0, nonce: `${maker}n`, value: undefined, weight: undefined }
   const tickets = Array.from({ length: queue }, (_, index) => ticket(index + 1))
   const version = `${token} ${holder} ${queue}`
-  return sightOf({ ...ABSENT, version, fencingToken: token, term, nonces: [`${maker}n`], queue: tickets, served })
+  const pinned = new Map(Array.from({ length: pins }, (_, index) => [`operator-${index}`, 'generation']))
+  return sightOf({
+    ...ABSENT,
+    version,
+    fencingToken: token,
+    term,
+    nonces: [`${maker}n`],
+    queue: tickets,
+    pins: pinned,
+    served,
+  })
 }
 
 interface Described {
   readonly queue: number
+  readonly pins: number
   readonly served: LeaseRecord['served']
   readonly maker: string
 }
@@ -295,6 +310,48 @@ describe('hints that are read', () => {
       news.push(kinds().at(-1))
     }
     expect(news).to.deep.equal(['vacated', 'vacated', 'changed', 'changed', 'changed', 'changed', undefined])
+    hints.delete(listener)
+  })
+
+  it('notify the first in the queue, and those who watch, of the end of the last pin: the lease may have lapsed before', async () => {
+    const inQueue = (place: number) => (): PolledHints => waiting(place, 3)
+    for (const [begin, told] of [
+      [inQueue(1), [{ kind: 'vacated', lease: 'l', to: { place: 1, ahead: 0 } }]],
+      [inQueue(2), []],
+      [() => watching('l'), [{ kind: 'vacated', lease: 'l' }]],
+    ] as const) {
+      const hints = begin()
+      await pass(1)
+      heard = [] // without the new beginning
+      store.set('l', lease(1n, 'a', { queue: 3, pins: 2 }))
+      await pass(6)
+      store.set('l', lease(1n, 'a', { queue: 3, pins: 1 }))
+      await pass(6)
+      expect(heard).to.deep.equal([])
+      store.set('l', lease(1n, 'a', { queue: 3 }))
+      await pass(6)
+      expect(heard).to.deep.equal(told)
+      hints.delete(listener)
+    }
+  })
+
+  it('notify a waiter for shares of the end of the last pin of a share', async () => {
+    const counted = (...entities: readonly string[]): Sight => {
+      const definition = { capacity: 1, generation: 'g', byUse: false }
+      const pins = new Map(entities.map((entity) => [entity, 'generation']))
+      const share = { ...ABSENT, ...heldBy('a'), fencingToken: 1n, pins }
+      const gate = { ...ABSENT, version: 'g', definition, queue: [ticket(1)] }
+      return sightOfCounted({ gate, shares: new Map([['l#a', share]]) }, 0)
+    }
+    const hints = hintsOf()
+    hints.add(listener)
+    hints.waits('l#', { place: 1, weight: 1 }, counted('one', 'two'))
+    store.set('l#', counted('one'))
+    await pass(2)
+    heard = []
+    store.set('l#', counted())
+    await pass(2)
+    expect(heard).to.deep.equal([{ kind: 'vacated', lease: 'l#', to: { place: 1, ahead: 0 } }])
     hints.delete(listener)
   })
 

@@ -464,6 +464,7 @@ export class PostgresSubstrate implements Substrate {
   /** The rows that the function answers. What lost to a concurrent transaction is sent again. */
   async #call<R>(name: keyof Functions, values: readonly unknown[], call: Call): Promise<Answer<R>> {
     const all = [this.#namespace, microsOf(call.sentMs), microsOf(call.notAfterMs), ...values]
+    let wasFull = false
     for (let attempt = 1; ; attempt++) {
       try {
         const [row] = (await this.#query(this.#functions[name].call, all, call, asOfAnswer)) as { answer: string }[]
@@ -471,10 +472,24 @@ export class PostgresSubstrate implements Substrate {
       } catch (error) {
         // The server's queue of notifications is full, so nothing was done: the operation matters more than to tell of it.
         if (codeOf(error) === QUEUE_FULL && this.#channel !== null && all.at(-2) === this.#channel) {
-          all[all.length - 2] = null
+          if (wasFull || !(await this.#makesRoom(call))) all[all.length - 2] = null
+          wasFull = true
         } else if (!isConflict(error) || attempt >= MAX_ATTEMPTS) throw error
         await sleep(this.#clock, Math.random() * 5 * 2 ** attempt, call.signal)
       }
+    }
+  }
+
+  /**
+   * Whether the server's queue of notifications has room. A queue that was full stays full, also when all who listen have read it, until
+   * somebody asks the server this.
+   */
+  async #makesRoom(call: Call): Promise<boolean> {
+    try {
+      const [row] = (await this.#query(HAS_ROOM, [], call)) as { answer: string }[]
+      return row?.answer === 'true'
+    } catch {
+      return false // the operation goes on without a notification
     }
   }
 
@@ -816,6 +831,9 @@ const LONGEST_OTHERS_MS = 5_000
 
 /** So says `pg_notify` at the COMMIT. */
 const QUEUE_FULL = '54000'
+
+/** The server first drops what all who listen have read. As a text, which no type parser of the pool changes. */
+const HAS_ROOM = `SELECT (pg_catalog.pg_notification_queue_usage() < 0.99)::text AS answer`
 
 /** It lost to another transaction, or waited for one in vain: certainly not executed. */
 function isConflict(error: unknown): boolean {

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { LeaseEvents, Manager } from 'lease-core'
+import { type LeaseChange, LeaseEvents, Manager } from 'lease-core'
 import type { Op, Substrate } from 'lease-core/adapter'
 import { collect, migrate, postgresClient, SqlGuard } from 'lease-postgres'
 import {
@@ -338,23 +338,29 @@ describe('a full queue of notifications', () => {
   })
   after(() => server.stop())
 
+  /** A connection that listens and does not read: the queue is full until it ends. */
+  async function fillQueue(setting: Setting): Promise<Client> {
+    const sleeper = new Client({ connectionString: setting.url })
+    sleeper.on('error', () => {})
+    await sleeper.connect()
+    for (const statement of ['LISTEN anything', 'BEGIN', 'SELECT 1']) await sleeper.query(statement)
+    await until('the queue is full', async () => {
+      const error = await caught(
+        setting.pool.query(`SELECT pg_notify('anything', repeat('x', 7900) || g) FROM generate_series(1, 10) g`),
+      ).catch(() => undefined)
+      return (error as { code?: string } | undefined)?.code === '54000'
+    })
+    return sleeper
+  }
+
   it('undoes nothing: not a claim, not a release, not a claim of one who waits', async () => {
     await using setting = await openSetting(server)
     const substrate = setting.substrate({ namespace: 'n', listen: false })
     await substrate.read(['held', 'next', 'x', 'y'], newCall(), ['held', 'next', 'x', 'y'])
     const announce = true
     const { fencingToken } = await grant(substrate, claim('held', 'a', 60_000))
-    const sleeper = new Client({ connectionString: setting.url })
-    sleeper.on('error', () => {})
-    await sleeper.connect()
+    const sleeper = await fillQueue(setting)
     try {
-      for (const statement of ['LISTEN anything', 'BEGIN', 'SELECT 1']) await sleeper.query(statement)
-      await until('the queue is full', async () => {
-        const error = await caught(
-          setting.pool.query(`SELECT pg_notify('anything', repeat('x', 7900) || g) FROM generate_series(1, 10) g`),
-        ).catch(() => undefined)
-        return (error as { code?: string } | undefined)?.code === '54000'
-      })
       expect(await settle(substrate, release('held', 'a', { fencingToken }))).to.include({ outcome: 'granted' })
       expect(await readOne(substrate, 'held')).to.equal(undefined)
       const next = await grant(substrate, claim('next', 'a', 60_000, { announce, place: 1 }))
@@ -362,6 +368,25 @@ describe('a full queue of notifications', () => {
     } finally {
       await sleeper.end()
     }
+  })
+
+  it('has room again once all have read it: the first operation after that notifies', async () => {
+    await using setting = await openSetting(server)
+    const substrate = setting.substrate({ namespace: 'n', listen: false })
+    const watching = setting.substrate({ namespace: 'n' })
+    const call = newCall({ client: 'who-watches' })
+    const heard: LeaseChange[] = []
+    watching.watch?.((change) => void heard.push(change), call.client)
+    await until('it listens', () => heard.length > 0)
+    await watching.read(['l'], call, ['l'])
+    const { fencingToken } = await grant(substrate, claim('l', 'a', 60_000))
+    const sleeper = await fillQueue(setting)
+    await grant(substrate, claim('meanwhile', 'a', 60_000))
+    await sleeper.end()
+    expect(await settle(substrate, release('l', 'a', { fencingToken }))).to.include({ outcome: 'granted' })
+    await until('who watches is notified', () =>
+      heard.some((change) => change.kind === 'vacated' && change.lease === 'l'),
+    )
   })
 })
 

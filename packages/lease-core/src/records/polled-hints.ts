@@ -11,6 +11,8 @@
  *   reads shows in the fencing token.
  * - *Order.* The first in the queue finds a vacancy within a second, and hears of it at once. The second, which stands in for it, hears of it
  *   `STAND_IN_MS` after it has found it: by then the first has claimed, or is dead. Those behind hear nothing.
+ * - *Pins.* A lease that lost its last pin may have lapsed before, which its record does not show. The first in the queue and those who watch
+ *   are notified as of a vacancy, and look.
  * - What is not renewed is forgotten after `INTEREST_MS`.
  */
 import type { LeaseChange } from '../client.ts'
@@ -212,7 +214,7 @@ export class PolledHints extends HintListeners {
         const [before, after] = [seen?.get(name) ?? VACANT, now.get(name) ?? VACANT]
         const isNew = before.content !== after.content
         if (isNew) interest.pauseMs = FIRST_PAUSE_MS
-        const change = isNew ? this.#changeFor(interest, name, after) : undefined
+        const change = isNew || isUnpinned(before, after) ? this.#changeFor(interest, name, before, after) : undefined
         if (change !== undefined) this.tell(change)
         if (lease === ALL) this.#tellGrant(name, before, after)
         else this.#tellWaiters(lease, interest, before, after)
@@ -221,7 +223,7 @@ export class PolledHints extends HintListeners {
   }
 
   /** What those hear who watch, or whose term was ended. */
-  #changeFor(interest: Interest, lease: string, after: Sight): LeaseChange | undefined {
+  #changeFor(interest: Interest, lease: string, before: Sight, after: Sight): LeaseChange | undefined {
     const { held, watchedUntilMs } = interest
     const isWatched = watchedUntilMs >= this.#nowMs
     const isOwn = after.isHeld && after.fencingToken === held
@@ -229,7 +231,8 @@ export class PolledHints extends HintListeners {
     // A term that another client has adopted is that client's.
     const isAdopted = after.fencingToken === held && after.maker !== this.#options.client
     if (held !== undefined && !isOwn && !isAdopted) return { kind: 'vacated', lease }
-    return isWatched ? { kind: after.isHeld ? 'changed' : 'vacated', lease } : undefined
+    const mayBeFree = !after.isHeld || isUnpinned(before, after)
+    return isWatched ? { kind: mayBeFree ? 'vacated' : 'changed', lease } : undefined
   }
 
   #tellGrant(lease: string, before: Sight, { fencingToken, isHeld, served }: Sight): void {
@@ -253,6 +256,8 @@ export class PolledHints extends HintListeners {
       if (isOut || isTurn) {
         if (ticket.told !== version) this.tell({ kind: 'vacated', lease, to: { place, ahead: Math.max(0, ahead) } })
         ticket.told = version
+      } else if (ahead === 0 && isUnpinned(before, after)) {
+        this.tell({ kind: 'vacated', lease, to: { place, ahead } })
       } else if (!isOpen && served !== undefined && ahead === 0 && before.fencingToken !== after.fencingToken) {
         this.tell({ kind: 'taken', lease, ...served, to: { place, ahead } })
       }
@@ -263,6 +268,11 @@ export class PolledHints extends HintListeners {
 /** Whether this one is among those who are notified of a vacancy. */
 function isFirst(sight: Sight | undefined, place: number): boolean {
   return sight?.queue.slice(0, TOLD).some((ticket) => ticket.place === place) === true
+}
+
+/** Whether a term has lost its last pin, and may have lapsed before. */
+function isUnpinned(before: Sight, after: Sight): boolean {
+  return after.pinned < before.pinned
 }
 
 /** Whether somebody waits or watches. */

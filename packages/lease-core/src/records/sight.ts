@@ -11,6 +11,8 @@ export interface Sight {
   /** Differs after each term, and after each change of a value. */
   readonly content: string
   readonly isHeld: boolean
+  /** How many of the terms that stand are kept from lapsing by a pin. */
+  readonly pinned: number
   /** Whether the first in the queue can have it. */
   readonly isOpen: boolean
   /** If it is open: with another one, the first in the queue are notified again. */
@@ -26,12 +28,13 @@ export interface Sight {
 
 /** Of a lease. */
 export function sightOf(record: LeaseRecord, nowMs: number): Sight {
-  const { fencingToken, term, version = '', served, nonces } = record
+  const { fencingToken, term, version = '', served, nonces, pins } = record
   const [nonce] = nonces
   return {
     fencingToken,
     content: [String(fencingToken), term?.holder ?? '', term?.value ?? ''].join('\n'),
     isHeld: term !== undefined,
+    pinned: term !== undefined && pins.size > 0 ? 1 : 0,
     isOpen: term === undefined,
     version,
     queue: waitersIn(record, { nowMs }),
@@ -54,6 +57,7 @@ export function sightOfCounted(room: Room, nowMs: number): Sight {
     ...VACANT,
     fencingToken,
     content: [definition?.generation ?? '', ...parts].join('\n'),
+    pinned: standing.filter(([, { pins }]) => pins.size > 0).length,
     isOpen: fitsFirst(room, { nowMs }),
     version: [version, ...parts].join('\n'),
     queue: waitersIn(gate, { nowMs }),
