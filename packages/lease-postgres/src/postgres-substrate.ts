@@ -47,7 +47,14 @@ import { asPool, isOpenPostgresJs } from './postgres-js.ts'
 import { CLIENT_CHANNEL, EVERYONE, hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
 import { seesAll, statements, type Statements } from './sql.ts'
 import { entryOf } from './way-in.ts'
-import { inspectionWarnings, isPooled, refusesTransactions, statementPooling, type Inspection } from './warnings.ts'
+import {
+  inspectionWarnings,
+  isPooled,
+  queueFull,
+  refusesTransactions,
+  statementPooling,
+  type Inspection,
+} from './warnings.ts'
 
 /** A batch costs one fsync, whatever its size, and two at once may share it; beyond this the last wait for the first. */
 const limits: Substrate['limits'] = { maxOps: 500, maxInFlight: 2, enoughOps: 32 }
@@ -158,6 +165,9 @@ export class PostgresSubstrate implements Substrate {
   readonly #watcher = randomBytes(9).toString('base64url')
   /** Until then the table of those who wait is not tried again, for this role may not use it. */
   #deniedUntilMs = Number.NEGATIVE_INFINITY
+  readonly #warn: (warning: SubstrateWarning) => void
+  /** The server's queue of notifications was full when it was last asked. */
+  #isQueueFull = false
 
   /**
    * @param warn takes what comes up later than `inspect`
@@ -166,6 +176,7 @@ export class PostgresSubstrate implements Substrate {
   constructor(options: PostgresSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
     const read = parseOptions(options, { client: false })
     const { pool, namespace, schema, notify = true, listen, clock = systemClock } = read
+    this.#warn = warn
     this.store = { system: 'postgresql', namespace }
     const own = asPool(pool)
     this.#pool = own.pool
@@ -472,7 +483,7 @@ export class PostgresSubstrate implements Substrate {
       } catch (error) {
         // The server's queue of notifications is full, so nothing was done: the operation matters more than to tell of it.
         if (codeOf(error) === QUEUE_FULL && this.#channel !== null && all.at(-2) === this.#channel) {
-          if (wasFull || !(await this.#makesRoom(call))) all[all.length - 2] = null
+          if (wasFull || !(await this.#hasRoom(call))) all[all.length - 2] = null
           wasFull = true
         } else if (!isConflict(error) || attempt >= MAX_ATTEMPTS) throw error
         await sleep(this.#clock, Math.random() * 5 * 2 ** attempt, call.signal)
@@ -482,15 +493,15 @@ export class PostgresSubstrate implements Substrate {
 
   /**
    * Whether the server's queue of notifications has room. A queue that was full stays full, also when all who listen have read it, until
-   * somebody asks the server this.
+   * somebody asks the server this. What fails here fails nothing: the operation goes on without a notification.
    */
-  async #makesRoom(call: Call): Promise<boolean> {
-    try {
-      const [row] = (await this.#query(HAS_ROOM, [], call)) as { answer: string }[]
-      return row?.answer === 'true'
-    } catch {
-      return false // the operation goes on without a notification
-    }
+  async #hasRoom(call: Call): Promise<boolean> {
+    const rows = await this.#query(HAS_ROOM, [], call).catch(() => [])
+    const [row] = rows as { answer: string }[]
+    const wasFull = this.#isQueueFull
+    this.#isQueueFull = row?.answer !== 'true'
+    if (this.#isQueueFull && !wasFull) this.#warn(queueFull)
+    return !this.#isQueueFull
   }
 
   /** The rows of a statement that only reads: of these leases, or of all. */

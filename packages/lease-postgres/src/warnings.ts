@@ -30,6 +30,13 @@ export const statementPooling: SubstrateWarning = {
     'a pooler in statement mode stands before the server and refuses BEGIN: leases work, but collect() and guards in a transaction fail. Use session or transaction pooling (in pgbouncer: pool_mode = transaction).',
 }
 
+/** Once for each time that it is full. */
+export const queueFull: SubstrateWarning = {
+  warning: 'notify-queue-full',
+  message:
+    "the server's queue of notifications is full, for a session that listens does not read: nobody is notified, and those who wait look again at the known expiry and after maxSleep. End that session: in pg_stat_activity it has been in its transaction for long.",
+}
+
 /** Whether a pooler has refused BEGIN for its statement mode. pgbouncer gives `08P01` for other failures as well. */
 export function refusesTransactions(error: unknown): boolean {
   return codeOf(error) === '08P01' && error instanceof Error && /statement pooling/i.test(error.message)

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { type LeaseChange, LeaseEvents, Manager } from 'lease-core'
 import type { Op, Substrate } from 'lease-core/adapter'
-import { collect, migrate, postgresClient, SqlGuard } from 'lease-postgres'
+import { collect, migrate, postgresClient, PostgresSubstrate, SqlGuard } from 'lease-postgres'
 import {
   enoughOf,
   isMatrix,
@@ -355,7 +355,9 @@ describe('a full queue of notifications', () => {
 
   it('undoes nothing: not a claim, not a release, not a claim of one who waits', async () => {
     await using setting = await openSetting(server)
-    const substrate = setting.substrate({ namespace: 'n', listen: false })
+    const warned: string[] = []
+    const options = { pool: setting.pool, namespace: 'n', listen: false } as const
+    const substrate = new PostgresSubstrate(options, ({ warning }) => void warned.push(warning))
     await substrate.read(['held', 'next', 'x', 'y'], newCall(), ['held', 'next', 'x', 'y'])
     const announce = true
     const { fencingToken } = await grant(substrate, claim('held', 'a', 60_000))
@@ -365,6 +367,7 @@ describe('a full queue of notifications', () => {
       expect(await readOne(substrate, 'held')).to.equal(undefined)
       const next = await grant(substrate, claim('next', 'a', 60_000, { announce, place: 1 }))
       await grant(substrate, extend('next', 'a', 60_000, { fencingToken: next.fencingToken, value: 'v', announce }))
+      expect(warned).to.deep.equal(['notify-queue-full'])
     } finally {
       await sleeper.end()
     }

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { ErrNotValid, type ErrLost } from 'lease-core'
+import { ErrClaimDenied, ErrNotValid, type ErrLost, type Manager } from 'lease-core'
 import { track } from 'lease-core/testing'
 import { webLocks, type WebLock, type WebLockMode, type WebLocks, type WebLocksOptions } from '#src/web-locks.ts'
 import { Bench, rejection, type Process } from './bench.ts'
@@ -139,6 +139,26 @@ for (const store of stores('redis')) {
       }
       expect(await bench.within(waiting.promise)).to.equal('served')
       if (store.exact) expect(order).to.deep.equal(['thief', 'waiter'])
+    })
+
+    it('steals a lock however often others are faster', async () => {
+      const { manager } = bench.process()
+      let faster = 5
+      const late = {
+        counted: (lease) => manager.counted(lease),
+        find: (lease) => manager.find(lease),
+        leases: () => manager.leases(),
+        revoke: (lease, options) => manager.revoke(lease, options),
+        async hold(lease, holder, options) {
+          if (faster-- > 0) throw new ErrClaimDenied('another was faster', { lease, holder })
+          return manager.hold(lease, holder, options)
+        },
+      } as Pick<Manager, 'counted' | 'find' | 'leases' | 'revoke' | 'hold'>
+      const thief = webLocks(late as Manager, { duration })
+      const held = await enter(a, 'db')
+      expect(await bench.within(thief.request('db', { steal: true }, (lock) => lock?.mode))).to.equal('exclusive')
+      expect(faster).to.equal(-1)
+      expect((await rejection(bench.within(held.outcome), DOMException)).name).to.equal('AbortError')
     })
 
     it('ends a wait with the reason of its signal, and not the lock', async () => {

@@ -20,7 +20,7 @@ export const redisClusterRing: Adapter = ring({
 export const redisQueueRing: Adapter = ring({
   name: 'ring-queue',
   about:
-    'the same with what a queue adds: ZADD to get in, messages to the next and to one that stands in, and one from the grant to the next in line',
+    'the same with what a queue adds: ZADD to get in, messages to the next and to one that stands in, and one from the grant to the next in the queue',
   isDetail: true,
   connect: async ({ url }, seat) => queueRing(await openRedis(url), await openRedis(url), seat),
 })
