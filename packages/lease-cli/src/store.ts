@@ -143,7 +143,7 @@ async function reach(driver: Driver, url: StoreUrl, { clock, retryMs, signal, re
       return await withinTime(driver.probe(), clock, signal)
     } catch (failure) {
       if (signal.aborted) throw signal.reason
-      const error = (await distrustBelow(failure, url, signal)) ?? failure
+      const error = (await distrustBelow(failure, url, clock, signal)) ?? failure
       const cause = causeOf(error)
       if (REFUSED_LOGIN.test(cause)) {
         throw new CommandEnd(
@@ -170,14 +170,23 @@ async function reach(driver: Driver, url: StoreUrl, { clock, retryMs, signal, re
  * Why the certificate of a node or of a Sentinel is refused: ioredis keeps that to itself, and says that none can be reached. undefined:
  * it is not, or the failure says so itself.
  */
-async function distrustBelow(failure: unknown, url: StoreUrl, signal: AbortSignal): Promise<Error | undefined> {
+async function distrustBelow(
+  failure: unknown,
+  url: StoreUrl,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<Error | undefined> {
   const [first] = url.hosts
   if (!url.tls || url.mode === 'single' || first === undefined || advice(failure).length > 0) return undefined
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)])
-  return lookAtCertificate(url, first, limit).then(
-    (shown) => shown?.problem,
-    (error: unknown) => (error instanceof Error ? error : undefined),
-  )
+  const silence = new AbortController()
+  const timer = clock.setTimer(CONNECT_MS, () => silence.abort(new Error('it says nothing')))
+  try {
+    return (await lookAtCertificate(url, first, AbortSignal.any([signal, silence.signal])))?.problem
+  } catch (error) {
+    return error instanceof Error && !silence.signal.aborted ? error : undefined
+  } finally {
+    timer.cancel()
+  }
 }
 
 /** A driver may wait without end for a server that accepts and says nothing. */

@@ -393,7 +393,8 @@ export class OncePer {
         if (!(error instanceof ErrClaimDenied)) throw error
       }
       const now = await this.#read(turn)
-      if (now?.slot === slot && !retry) return notRun('taken', now)
+      // Who has the turn may only be about to see that the slot has run, as this one would.
+      if (now?.slot === slot && !retry) return skippedFor(request, await this.#readAll(marks)) ?? notRun('taken', now)
       // The same term has held the turn for the whole wait: it runs, and its mark has expired.
       if (now !== undefined && now.slot !== slot && now.fencingToken === refusedBy?.fencingToken)
         return notRun('busy', now)

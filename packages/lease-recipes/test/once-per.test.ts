@@ -53,6 +53,26 @@ for (const store of stores('postgres')) {
       expect(by).to.include(String(process.pid))
     })
 
+    it('the process that ran the slot is reported, not one that has the turn after it and only looks', async () => {
+      const [first, second] = [fleet.process(), fleet.process()]
+      const slot = minute(0).toISOString()
+      const late = fleet.process({}, (manager) => ({
+        claim: manager.claim.bind(manager),
+        find: manager.find.bind(manager),
+        release: manager.release.bind(manager),
+        revoke: manager.revoke.bind(manager),
+        async hold(turn, holder, options) {
+          await quickly(first, minute(0))
+          await second.manager.hold(turn, 'who-looks', { duration: lasting, value: `begun who-looks ${slot}` })
+          return manager.hold(turn, holder, options)
+        },
+      }))
+      const outcome = await quickly(late, minute(0))
+      const by = (await first.once.last('job'))?.by
+      expect(outcome).to.deep.equal({ ran: false, reason: 'taken', slot, by })
+      expect(by).to.include(String(process.pid))
+    })
+
     it('a slot runs once in one process as well', async () => {
       const here = fleet.process()
       const outcomes = await Promise.all([1, 2, 3].map(() => quickly(here, minute(0))))
