@@ -28,7 +28,7 @@ export function redisScriptBatch({ inFlight }: { readonly inFlight: number }): A
   }
 }
 
-/** EVALSHA as it was sent: index, tokens and pins, one key per operation; two times, channel, client and mode, a line for each. */
+/** EVALSHA as it was sent: index, tokens and pins, one key per operation; two times, channel, client and mode, a line for each, a mark. */
 interface Sent {
   readonly sha: string
   readonly keys: readonly string[]
@@ -38,6 +38,8 @@ const SHARED_KEYS = 3
 const LINES = 5
 /** In the answer: the words by which each operation is answered, of a claim its fencing token. */
 const WORDS = 1
+/** By which the library knows an answer of its own; here nobody else uses the connection. */
+const MARK = 'bench'
 
 async function byHand(url: string): Promise<ByHand> {
   const redis = await openRedis(url)
@@ -66,8 +68,8 @@ async function byHand(url: string): Promise<ByHand> {
       if (nonce >= 0) line[nonce] = nonceOf.get(lease) ?? ''
       lines += line.join(' ')
     }
-    const args = [...request.args.slice(0, LINES), lines]
-    const answer = (await redis.evalsha(request.sha, keys.length, ...keys, ...args)) as unknown[]
+    const args = [...request.args.slice(0, LINES), lines, MARK]
+    const [answer] = (await redis.evalsha(request.sha, keys.length, ...keys, ...args)) as [unknown[], string]
     const words = String(answer[WORDS]).split(' ')
     leases.forEach((lease, index) => {
       const word = words[index]
