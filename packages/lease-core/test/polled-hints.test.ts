@@ -313,7 +313,7 @@ describe('hints that are read', () => {
     hints.delete(listener)
   })
 
-  it('notify the first in the queue, and those who watch, of the end of the last pin: the lease may have lapsed before', async () => {
+  it('notify the first in the queue, and all watchers, of the end of the last pin: the lease may have lapsed before', async () => {
     const inQueue = (place: number) => (): PolledHints => waiting(place, 3)
     for (const [begin, told] of [
       [inQueue(1), [{ kind: 'vacated', lease: 'l', to: { place: 1, ahead: 0 } }]],

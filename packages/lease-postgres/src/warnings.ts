@@ -34,7 +34,7 @@ export const statementPooling: SubstrateWarning = {
 export const queueFull: SubstrateWarning = {
   warning: 'notify-queue-full',
   message:
-    "the server's queue of notifications is full, for a session that listens does not read: nobody is notified, and those who wait look again at the known expiry and after maxSleep. End that session: in pg_stat_activity it has been in its transaction for long.",
+    "the server's queue of notifications is full, because a session that listens does not read. No waiter is notified: each looks again at the known expiry and after maxSleep. End that session: in pg_stat_activity it has been in its transaction for long.",
 }
 
 /** Whether a pooler has refused BEGIN for its statement mode. pgbouncer gives `08P01` for other failures as well. */

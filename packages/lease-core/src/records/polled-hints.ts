@@ -11,8 +11,8 @@
  *   reads shows in the fencing token.
  * - *Order.* The first in the queue finds a vacancy within a second, and hears of it at once. The second, which stands in for it, hears of it
  *   `STAND_IN_MS` after it has found it: by then the first has claimed, or is dead. Those behind hear nothing.
- * - *Pins.* A lease that lost its last pin may have lapsed before, which its record does not show. The first in the queue and those who watch
- *   are notified as of a vacancy, and look.
+ * - *Pins.* A lease that lost its last pin may have lapsed before, which its record does not show. The first in the queue and all
+ *   watchers are notified as of a vacancy, and look.
  * - What is not renewed is forgotten after `INTEREST_MS`.
  */
 import type { LeaseChange } from '../client.ts'
